@@ -1,0 +1,80 @@
+"""Where things lie on a host. Pure: names only."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+BASE = PurePosixPath("/etc/mtlsctl")
+KEY_FILE = "tls.key"
+RELEASES_KEPT = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagedFile:
+    """A public file of a release; `path` is relative and slash-separated."""
+
+    path: str
+    content: bytes
+    mode: int = 0o640
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagedRelease:
+    """A release to be put on a host. Its private key is never among the files: the host links it by its public key."""
+
+    service: str
+    release: str
+    key_spki_sha256: str
+    files: tuple[StagedFile, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilePointer:
+    """A configuration file that names releases by absolute path."""
+
+    path: str
+    content: bytes
+    mode: int = 0o644
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurrentPointer:
+    """The symlink `current`; `target` is relative to its folder: `releases/<release>`."""
+
+    path: str
+    target: str
+
+
+Pointer = FilePointer | CurrentPointer
+
+
+def service_folder(service: str) -> PurePosixPath:
+    return BASE / service
+
+
+def release_folder(service: str, release: str) -> PurePosixPath:
+    """`/etc/mtlsctl/<service>/releases/<release>`: immutable once it has this name."""
+    return service_folder(service) / "releases" / release
+
+
+def partial_folder(service: str, release: str) -> PurePosixPath:
+    """Where a release is written until it is whole; never named by a pointer."""
+    return service_folder(service) / "releases" / f"{release}.partial"
+
+
+def key_file(service: str, spki_sha256: str) -> PurePosixPath:
+    """`/etc/mtlsctl/<service>/keys/<spki>.key`: born here, linked into every release that presents it."""
+    return service_folder(service) / "keys" / f"{spki_sha256}.key"
+
+
+def release_name(release_digest: str) -> str:
+    """The folder's name: the first 16 hex digits of the release's digest."""
+    return release_digest[:16]
+
+
+def pointer_sha256(pointer: Pointer) -> str:
+    """What `Transport.read_pointer` gives after a switch to it."""
+    data = pointer.content if isinstance(pointer, FilePointer) else pointer.target.encode()
+    return hashlib.sha256(data).hexdigest()

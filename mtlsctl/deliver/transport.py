@@ -1,0 +1,70 @@
+"""Bytes to a place and back. `tests/contract/transport.py` is the suite that every transport passes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mtlsctl.deliver.layout import Pointer, StagedRelease
+    from mtlsctl.model.runtime import Check, Reload
+    from mtlsctl.model.secret import Secret
+
+
+class Transport(Protocol):
+    """One host. Paths are absolute and those of the host; a transport maps them to where its host lies.
+
+    No method follows a symlink but our own `current`. Nothing is ever edited: files are made new (mode set at
+    creation, O_EXCL) and renamed, data and directories are synced before a rename returns. Every method raises
+    DeliveryError, naming the path and the step, and leaves what was there before.
+    """
+
+    def put_key(self, service: str, spki_sha256: str, key: Secret) -> None:
+        """Keep a key born for this host, 0600 in a 0700 folder, named by its public key; idempotent."""
+
+    def has_key(self, service: str, spki_sha256: str) -> bool:
+        """Whether the key is there to be carried into a release."""
+
+    def stage(self, release: StagedRelease) -> None:
+        """Write `<release>.partial`, link its key, sync, rename to its name; a whole release of that name is left as it is."""
+
+    def read_release(self, service: str, release: str) -> dict[str, tuple[bytes, int]]:
+        """Path below the release -> (bytes, mode), read back without following symlinks; the key's bytes included."""
+
+    def has_release(self, service: str, release: str) -> bool:
+        """Whether a whole release of that name is there."""
+
+    def check(self, check: Check, pointer: Pointer) -> str | None:
+        """Check staged configuration with the runtime's own program before the switch.
+
+        Gives None when it is good, else why it was not run (the program is not there). Raises DeliveryError with at
+        most 20 lines of what the program said.
+        """
+
+    def read_pointer(self, path: str) -> str | None:
+        """SHA-256 of the pointer file's bytes, or of the symlink's target text; None when there is none."""
+
+    def switch(self, pointer: Pointer) -> None:
+        """Exactly one rename, synced."""
+
+    def remove_pointer(self, path: str) -> None:
+        """Take the pointer away, synced; absent is fine."""
+
+    def reload(self, reload: Reload, *, program: str, process: str) -> str | None:
+        """Make the process take up what the pointer names and wait until it has (old workers no longer accept).
+
+        Gives None when done, else why there was nothing to signal. Raises DeliveryError when the process refuses.
+        """
+
+    def releases(self, service: str) -> Sequence[str]:
+        """Whole releases that the host holds, oldest first."""
+
+    def delete_releases(self, service: str, releases: Sequence[str]) -> None:
+        """Delete releases (first a rename away from their names), and partial ones."""
+
+    def delete_keys_except(self, service: str, keep: Sequence[str]) -> None:
+        """Delete keys whose SPKI is not in `keep`."""
+
+    def delete_service(self, service: str) -> None:
+        """Delete everything below the service's folder."""

@@ -1,0 +1,1 @@
+"""The values that all floors share: frozen, standard library only, no IO."""

@@ -1,0 +1,112 @@
+"""Certificates and authorities as they are known without any key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
+    from mtlsctl.model.topology import InstanceId, KeyAlgorithm
+
+
+class AuthorityId(NamedTuple):
+    """One generation of a service's CA."""
+
+    service: str
+    generation: int
+
+    def __str__(self) -> str:
+        return f"{self.service} CA g{self.generation}"
+
+
+class CredentialId(NamedTuple):
+    """The n-th certificate ever asked for an instance; known before it is issued."""
+
+    instance: InstanceId
+    sequence: int
+
+    def __str__(self) -> str:
+        return f"{self.instance}#{self.sequence}"
+
+
+class KeyUsage(StrEnum):
+    """Extended key usages (RFC 5280 section 4.2.1.12) that an instance's edges need."""
+
+    SERVER_AUTH = "serverAuth"
+    CLIENT_AUTH = "clientAuth"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthorityProfile:
+    """A CA to be made: self-signed, pathlen 0, names constrained (RFC 5280 section 4.2.1.10), critical.
+
+    `permitted_names` are dNSName subtrees. Addresses are unconstrained with `addresses`, else excluded.
+    """
+
+    id: AuthorityId
+    common_name: str
+    key: KeyAlgorithm
+    lifetime: timedelta
+    permitted_names: tuple[str, ...]
+    addresses: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateProfile:
+    """A leaf to be issued: CN = service, SAN = names then transitional names then addresses."""
+
+    id: CredentialId
+    authority: AuthorityId
+    common_name: str
+    names: tuple[str, ...]
+    transitional_names: tuple[str, ...]
+    addresses: tuple[str, ...]
+    usages: frozenset[KeyUsage]
+    key: KeyAlgorithm
+    lifetime: timedelta
+
+    @property
+    def presented_names(self) -> tuple[str, ...]:
+        """Every DNS-ID that the leaf carries."""
+        return self.names + self.transitional_names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificationAuthority:
+    """A CA that exists. `key_destroyed` once its last leaf has ended and nothing may be signed any more."""
+
+    profile: AuthorityProfile
+    serial: str
+    not_before: datetime
+    not_after: datetime
+    certificate_sha256: str
+    spki_sha256: str
+    key_destroyed: bool = False
+
+    @property
+    def id(self) -> AuthorityId:
+        return self.profile.id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credential:
+    """A leaf that was issued; its key is on the host of its instance and nowhere else."""
+
+    profile: CertificateProfile
+    serial: str
+    not_before: datetime
+    not_after: datetime
+    certificate_sha256: str
+    spki_sha256: str
+
+    @property
+    def id(self) -> CredentialId:
+        return self.profile.id
+
+
+def common_name_of_authority(estate: str, authority: AuthorityId) -> str:
+    """`mail.calendar CA g2`: unique in each generation, short, the only RDN (it travels in each CertificateRequest)."""
+    return f"{authority.service}.{estate} CA g{authority.generation}"

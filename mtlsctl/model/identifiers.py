@@ -1,0 +1,72 @@
+"""Identifiers as RFC 9525 has them: what a verifier expects and what a certificate presents."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Self
+
+LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+"""The grammar of every name that we own: services, hosts, listeners, the estate."""
+
+_DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+
+
+class InvalidIdentifier(ValueError):
+    """The text is not an identifier of the kind asked for; the message says what is."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class DnsId:
+    """A DNS-ID (RFC 9525 section 6.3): lower case, A-labels only, at most 253 characters, no wildcard."""
+
+    value: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Normalise to lower case; raises InvalidIdentifier with what a DNS name looks like."""
+        value = text.lower()
+        if len(value) > 253 or not all(_DNS_LABEL.fullmatch(label) for label in value.split(".")):
+            msg = "a DNS name is labels of letters, digits and hyphens joined by dots, at most 253 characters"
+            raise InvalidIdentifier(msg)
+        if value.rpartition(".")[2].isdigit():
+            msg = "a DNS name does not end in a number; addresses enter with `addresses: true`"
+            raise InvalidIdentifier(msg)
+        return cls(value)
+
+    def matches(self, presented: str) -> bool:
+        """Whether a presented DNS-ID is this one; a wildcard stands for the whole leftmost label only."""
+        presented = presented.lower()
+        if not presented.startswith("*."):
+            return presented == self.value
+        return self.value.partition(".")[2] == presented[2:]
+
+    def is_within(self, constraint: str) -> bool:
+        """Whether an RFC 5280 section 4.2.1.10 dNSName constraint covers this name (subdomains included)."""
+        return self.value == constraint or self.value.endswith("." + constraint)
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class IpId:
+    """An IP-ID (RFC 9525 section 6.4) in its canonical text form."""
+
+    value: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises InvalidIdentifier when the text is neither an IPv4 nor an IPv6 address."""
+        try:
+            return cls(str(ipaddress.ip_address(text)))
+        except ValueError:
+            msg = "an address is IPv4 (192.0.2.1) or IPv6 (2001:db8::1)"
+            raise InvalidIdentifier(msg) from None
+
+    def __str__(self) -> str:
+        return self.value
+
+
+Identifier = DnsId | IpId

@@ -1,0 +1,189 @@
+"""The plan as a value: what changes and why, what is issued, which releases go live in which wave, and what each waits for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+from mtlsctl.model.credential import AuthorityProfile, CertificateProfile, CredentialId
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from mtlsctl.model.credential import AuthorityId
+    from mtlsctl.model.diagnostic import Diagnostic, Span
+    from mtlsctl.model.release import Recipe
+    from mtlsctl.model.topology import Edge, InstanceId, ProcessId
+
+
+class Wave(IntEnum):
+    """The order in which an instance's releases go live.
+
+    EXTEND presents the old identity and accepts old and new peers; ACTIVATE presents the new identity and still
+    accepts both; WITHDRAW accepts new peers only. REMOVE drops what nobody calls any more; it makes no release.
+    """
+
+    EXTEND = 1
+    ACTIVATE = 2
+    WITHDRAW = 3
+    REMOVE = 4
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+
+class Reason(StrEnum):
+    """Why a certificate or a CA is made anew."""
+
+    NEW_INSTANCE = "new instance"
+    NEW_SERVICE = "new service"
+    NAMES_CHANGED = "names changed"
+    KEY_USAGE_CHANGED = "key usage changed"
+    KEY_ALGORITHM_CHANGED = "key algorithm changed"
+    KEY_MISSING = "key missing on the host"
+    CA_ROTATED = "CA rotated"
+    NAME_OUTSIDE_CONSTRAINTS = "a name lies outside the CA's constraints"
+    GENERATION_ASKED = "the inventory asks for a newer generation"
+    RENEWAL_DUE = "renewal due"
+    CA_ENDS = "the CA ends"
+
+
+TIME_CAUSED = frozenset({Reason.RENEWAL_DUE, Reason.CA_ENDS})
+"""Reasons that no edit of the inventory caused; they stay out of the fingerprint."""
+
+
+class Op(StrEnum):
+    ADD = "add"
+    CHANGE = "change"
+    REMOVE = "remove"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessChange:
+    """A call that becomes declared, or stops being so; `port` is the door's port as people know it."""
+
+    op: Op
+    edge: Edge
+    port: int
+    span: Span | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthorityChange:
+    """A CA to be made, or one whose key is to be destroyed (`op` REMOVE)."""
+
+    op: Op
+    id: AuthorityId
+    profile: AuthorityProfile | None
+    reasons: tuple[Reason, ...]
+    due: bool
+    """Whether time alone caused it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateChange:
+    """A leaf to be issued (ADD), replaced (CHANGE) or retired with its instance (REMOVE)."""
+
+    op: Op
+    instance: InstanceId
+    profile: CertificateProfile | None
+    names_before: tuple[str, ...]
+    not_after_before: datetime | None
+    reasons: tuple[Reason, ...]
+    due: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceChange:
+    """What else changes at an instance: trust, doors, calls, settings, template; `details` are short sentences."""
+
+    op: Op
+    instance: InstanceId
+    details: tuple[str, ...]
+    due: bool
+
+
+class StepId(NamedTuple):
+    instance: InstanceId
+    wave: Wave
+
+    def __str__(self) -> str:
+        return f"{self.instance}/{self.wave}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One release of one instance, or its removal (`recipe` is None), and the steps that must be done before.
+
+    Invariant: whatever it waits for lies in an earlier wave, so steps of one process and wave can go as one switch.
+    """
+
+    id: StepId
+    process: ProcessId
+    recipe: Recipe | None
+    waits_for: frozenset[StepId]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Risk:
+    """Something that an approver should see first, though nothing blocks it."""
+
+    code: str
+    summary: str
+    span: Span | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Due:
+    """When the next certificate or CA will be due if nothing else changes."""
+
+    subject: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """All that an apply would do. Holds no secret, and needs neither key nor network to be made.
+
+    `authorities` and `certificates` are made before any step runs, in that order. `fingerprint` is of what the
+    inventory causes: two plans of the same edit on states that differ by renewals alone have the same.
+    """
+
+    estate: str
+    lineage: str
+    serial: int
+    inventory_digest: str
+    created_at: datetime
+    access: tuple[AccessChange, ...] = ()
+    risks: tuple[Risk, ...] = ()
+    authority_changes: tuple[AuthorityChange, ...] = ()
+    certificate_changes: tuple[CertificateChange, ...] = ()
+    service_changes: tuple[ServiceChange, ...] = ()
+    steps: tuple[Step, ...] = ()
+    refusals: tuple[Diagnostic, ...] = ()
+    warnings: tuple[Diagnostic, ...] = ()
+    next_due: Due | None = None
+    fingerprint: str = ""
+    unchanged_instances: int = 0
+
+    @property
+    def has_changes(self) -> bool:
+        return bool(self.access or self.authority_changes or self.certificate_changes or self.steps)
+
+    @property
+    def authorities(self) -> tuple[AuthorityProfile, ...]:
+        """The CAs to be made."""
+        return tuple(change.profile for change in self.authority_changes if change.profile is not None)
+
+    @property
+    def certificates(self) -> tuple[CertificateProfile, ...]:
+        """The leaves to be issued; each needs a key request at its host first."""
+        return tuple(change.profile for change in self.certificate_changes if change.profile is not None)
+
+    @property
+    def processes(self) -> frozenset[ProcessId]:
+        return frozenset(step.process for step in self.steps)
+
+    def credential_is_new(self, credential: CredentialId) -> bool:
+        return any(profile.id == credential for profile in self.certificates)

@@ -1,0 +1,209 @@
+"""What a release is made of, as a value that needs no key; and its two digests."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from mtlsctl.model.credential import AuthorityId, CredentialId
+from mtlsctl.model.topology import ClientCertificate, InstanceId, ListenerId, ProcessId, SettingValue
+from mtlsctl.model.trust import PeerPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Socket(NamedTuple):
+    """Where a listener's socket is bound; `address` is None for every address of the host."""
+
+    address: str | None
+    port: int
+
+
+class Endpoint(NamedTuple):
+    """Where an instance of a called service is dialled."""
+
+    instance: InstanceId
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedListener:
+    """A listener as one release serves it; `callers` are the services whose anchors the policy holds."""
+
+    name: str
+    sockets: tuple[Socket, ...]
+    client_certificate: ClientCertificate
+    protocols: tuple[str, ...]
+    callers: tuple[str, ...]
+    policy: PeerPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Callee:
+    """A listener of another service as one release calls it; `server_name` is the DNS-ID that is checked and sent."""
+
+    listener: ListenerId
+    endpoints: tuple[Endpoint, ...]
+    server_name: str
+    policy: PeerPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Everything that decides the bytes of a release, in symbols: credentials and anchors by identifier, never by bytes.
+
+    `server_names` are all names that the leaf presents. `root` is the prefix of every rendered path.
+    """
+
+    instance: InstanceId
+    process: ProcessId
+    runtime: str
+    runtime_digest: str
+    root: str
+    credential: CredentialId
+    server_names: tuple[str, ...]
+    listeners: tuple[ServedListener, ...] = ()
+    callees: tuple[Callee, ...] = ()
+    settings: tuple[tuple[str, SettingValue], ...] = ()
+    _digest: list[str] = field(default_factory=list, compare=False, repr=False)
+
+    @property
+    def digest(self) -> str:
+        """`recipe_digest`: SHA-256 of the canonical JSON of the recipe, hex."""
+        if not self._digest:
+            self._digest.append(canonical_digest(recipe_to_json(self)))
+        return self._digest[0]
+
+    def served(self, name: str) -> ServedListener | None:
+        return next((served for served in self.listeners if served.name == name), None)
+
+    def called(self, listener: ListenerId) -> Callee | None:
+        return next((callee for callee in self.callees if callee.listener == listener), None)
+
+
+class FileFact(NamedTuple):
+    """A file of a published release as it was read back: path below the release, SHA-256, mode bits."""
+
+    path: str
+    sha256: str
+    mode: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What a host was seen to hold when a release went live there."""
+
+    release: str
+    release_digest: str
+    files: tuple[FileFact, ...]
+
+
+def canonical_json(value: object) -> str:
+    """One text for one value: sorted keys, no spaces, ASCII."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def canonical_digest(value: object) -> str:
+    """SHA-256 of the canonical JSON, hex."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def release_digest(recipe: Recipe, material: Mapping[str, str]) -> str:
+    """The recipe with the digests of the material that filled it: certificate, SPKI, each bundle; never a secret's bytes."""
+    return canonical_digest({"recipe": recipe.digest, "material": dict(material)})
+
+
+def recipe_to_json(recipe: Recipe) -> dict[str, object]:
+    """A recipe as plain JSON values; `recipe_from_json` is its inverse."""
+    return {
+        "instance": list(recipe.instance),
+        "process": list(recipe.process),
+        "runtime": recipe.runtime,
+        "runtime_digest": recipe.runtime_digest,
+        "root": recipe.root,
+        "credential": recipe.credential.sequence,
+        "server_names": list(recipe.server_names),
+        "listeners": [_listener_to_json(served) for served in recipe.listeners],
+        "callees": [_callee_to_json(callee) for callee in recipe.callees],
+        "settings": [[name, list(map(list, v)) if isinstance(v, tuple) else v] for name, v in recipe.settings],
+    }
+
+
+def recipe_from_json(data: Mapping[str, object]) -> Recipe:
+    """Rebuild a recipe that `recipe_to_json` wrote; raises KeyError, TypeError or ValueError on anything else."""
+    plain: dict = dict(data)  # type: ignore[type-arg]
+    instance = InstanceId(*plain["instance"])
+    return Recipe(
+        instance=instance,
+        process=ProcessId(*plain["process"]),
+        runtime=plain["runtime"],
+        runtime_digest=plain["runtime_digest"],
+        root=plain["root"],
+        credential=CredentialId(instance, plain["credential"]),
+        server_names=tuple(plain["server_names"]),
+        listeners=tuple(_listener_from_json(one) for one in plain["listeners"]),
+        callees=tuple(_callee_from_json(one) for one in plain["callees"]),
+        settings=tuple(
+            (name, tuple((s, p) for s, p in value) if isinstance(value, list) else value)
+            for name, value in plain["settings"]
+        ),
+    )
+
+
+def _policy_to_json(policy: PeerPolicy) -> dict[str, object]:
+    identifiers = policy.identifiers
+    return {
+        "anchors": [list(anchor) for anchor in sorted(policy.anchors)],
+        "identifiers": None if identifiers is None else sorted(str(i) for i in identifiers),
+    }
+
+
+def _policy_from_json(data: dict) -> PeerPolicy:  # type: ignore[type-arg]
+    if data["identifiers"] is not None:
+        msg = "peer policies with identifiers are not written yet"
+        raise ValueError(msg)
+    return PeerPolicy(anchors=frozenset(AuthorityId(*anchor) for anchor in data["anchors"]))
+
+
+def _listener_to_json(served: ServedListener) -> dict[str, object]:
+    return {
+        "name": served.name,
+        "sockets": [list(socket) for socket in served.sockets],
+        "client_certificate": served.client_certificate.value,
+        "protocols": list(served.protocols),
+        "callers": list(served.callers),
+        "policy": _policy_to_json(served.policy),
+    }
+
+
+def _listener_from_json(data: dict) -> ServedListener:  # type: ignore[type-arg]
+    return ServedListener(
+        name=data["name"],
+        sockets=tuple(Socket(*socket) for socket in data["sockets"]),
+        client_certificate=ClientCertificate(data["client_certificate"]),
+        protocols=tuple(data["protocols"]),
+        callers=tuple(data["callers"]),
+        policy=_policy_from_json(data["policy"]),
+    )
+
+
+def _callee_to_json(callee: Callee) -> dict[str, object]:
+    return {
+        "listener": list(callee.listener),
+        "endpoints": [[list(endpoint.instance), endpoint.address, endpoint.port] for endpoint in callee.endpoints],
+        "server_name": callee.server_name,
+        "policy": _policy_to_json(callee.policy),
+    }
+
+
+def _callee_from_json(data: dict) -> Callee:  # type: ignore[type-arg]
+    return Callee(
+        listener=ListenerId(*data["listener"]),
+        endpoints=tuple(Endpoint(InstanceId(*one), address, port) for one, address, port in data["endpoints"]),
+        server_name=data["server_name"],
+        policy=_policy_from_json(data["policy"]),
+    )

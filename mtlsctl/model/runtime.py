@@ -1,0 +1,95 @@
+"""A runtime as the planner knows it: what it can enforce, what it wants, how it is checked and reloaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    SERVER = "server"
+    CALLER = "caller"
+
+
+class ProcessScope(StrEnum):
+    """What one check and one reload act on: all instances of the runtime on a host, or each instance alone."""
+
+    HOST = "host"
+    INSTANCE = "instance"
+
+
+class PointerKind(StrEnum):
+    """The one thing that a rename switches: a file that includes releases, or the symlink `current`."""
+
+    FILE = "file"
+    CURRENT = "current"
+
+
+class SettingType(StrEnum):
+    """The types that a manifest may give a setting; there is none for free text that reaches a file unquoted."""
+
+    HTTP_URL = "http_url"
+    INTEGER = "integer"
+    BOOLEAN = "boolean"
+    CALLEE_PORTS = "callee_ports"
+
+
+class Check(StrEnum):
+    """How staged configuration is checked before the switch; enumerated, never free shell."""
+
+    NONE = "none"
+    NGINX_TEST = "nginx-test"
+    NODE_CHECK = "node-check"
+
+
+class Reload(StrEnum):
+    """How a process takes up what the pointer names."""
+
+    NONE = "none"
+    SIGNAL_HUP_MASTER = "signal-hup-master"
+    SIGNAL_HUP = "signal-hup"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One setting of a runtime: its type, whether it must be given, what it means (for the reference)."""
+
+    name: str
+    type: SettingType
+    required: bool
+    description: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enforcement:
+    """What a runtime can enforce by itself.
+
+    `separate_trust`: the store for callers and the stores for servers are two. `refuse_all`: a listener without
+    callers can be rendered so that nobody gets in. `server_names`: several services share a port by SNI.
+    """
+
+    anchors: bool
+    identifiers: bool
+    crls: bool
+    separate_trust: bool
+    refuse_all: bool
+    server_names: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """A runtime folder, read and checked. `digest` covers the manifest and the bytes of every template."""
+
+    name: str
+    digest: str
+    roles: frozenset[Role]
+    scope: ProcessScope
+    process: str
+    """The program's name, as the kernel shows it; a signal goes to nothing else."""
+    pointer: PointerKind
+    pointer_path: str
+    """Absolute path on the host of the file or symlink that is switched; `{service}` stands for the service."""
+    enforcement: Enforcement
+    settings: tuple[Setting, ...]
+    check: Check
+    reload: Reload

@@ -1,0 +1,50 @@
+"""What is issued and what is live, as of a moment; read from the store, never edited."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mtlsctl.model.credential import AuthorityId, CertificationAuthority, Credential, CredentialId
+    from mtlsctl.model.release import Receipt, Recipe
+    from mtlsctl.model.topology import Host, InstanceId, ProcessId
+
+EMPTY: Mapping = MappingProxyType({})  # type: ignore[type-arg]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Live:
+    """The release that an instance's process names."""
+
+    recipe: Recipe
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """A snapshot. `lineage` is random and made once; `serial` grows by one with each operation that ends.
+
+    `credentials` holds, of each instance, the live one and the newest; `sequences` the last number given out,
+    also to a certificate that may have been signed and never came back. `pointers` are the SHA-256 of what each process's pointer was last
+    seen to hold. `keys_missing` are instances whose host no longer holds the key that their credential needs.
+    `hosts` are all hosts that may still hold something of ours.
+    """
+
+    lineage: str
+    serial: int
+    estate: str
+    authorities: Mapping[AuthorityId, CertificationAuthority] = field(default=EMPTY)
+    credentials: Mapping[CredentialId, Credential] = field(default=EMPTY)
+    sequences: Mapping[InstanceId, int] = field(default=EMPTY)
+    generations: Mapping[str, int] = field(default=EMPTY)
+    """The last CA generation given out, by service."""
+    live: Mapping[InstanceId, Live] = field(default=EMPTY)
+    pointers: Mapping[ProcessId, str] = field(default=EMPTY)
+    hosts: Mapping[str, Host] = field(default=EMPTY)
+    keys_missing: frozenset[InstanceId] = frozenset()
+    interrupted: str | None = None
+    """The operation that was begun and never ended, if any; the next apply looks at the hosts first."""

@@ -1,0 +1,224 @@
+"""What the inventory declares: hosts, services, listeners and who may call them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from mtlsctl.model.diagnostic import Span
+    from mtlsctl.model.identifiers import DnsId
+
+SettingValue = str | int | bool | tuple[tuple[str, int], ...]
+"""A checked setting: text, number, switch, or pairs of (service, port) in order of the service."""
+
+
+class InstanceId(NamedTuple):
+    """A service on a host."""
+
+    service: str
+    host: str
+
+    def __str__(self) -> str:
+        return f"{self.service}@{self.host}"
+
+
+class ProcessId(NamedTuple):
+    """What one check and one reload act on: a program of a host."""
+
+    host: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.host}/{self.name}"
+
+
+class ListenerId(NamedTuple):
+    """A door of a service."""
+
+    service: str
+    listener: str
+
+    def __str__(self) -> str:
+        return self.service if self.listener == MAIN else f"{self.service}:{self.listener}"
+
+
+class Edge(NamedTuple):
+    """A declared call: from a service to a listener."""
+
+    caller: str
+    listener: ListenerId
+
+    def __str__(self) -> str:
+        return f"{self.caller} -> {self.listener}"
+
+
+MAIN = "main"
+"""The name of a service's only listener."""
+
+
+class KeyAlgorithm(StrEnum):
+    ECDSA_P256 = "ecdsa-p256"
+    ED25519 = "ed25519"
+    RSA_2048 = "rsa-2048"
+    RSA_3072 = "rsa-3072"
+    RSA_4096 = "rsa-4096"
+
+
+class ClientCertificate(StrEnum):
+    """What a listener asks of a caller, from the tightest to the loosest."""
+
+    REQUIRED = "required"
+    OPTIONAL = "optional"
+    NONE = "none"
+
+
+class Bind(StrEnum):
+    """Where a listener's socket is bound."""
+
+    ALL = "all"
+    HOST = "host"
+
+
+class TrustModel(StrEnum):
+    SERVICE_CA = "service-ca"
+    SHARED_CA = "shared-ca"
+    PINNED = "pinned"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectoryHost:
+    """A local folder that stands for a host, as DESTDIR does; paths inside it are those of the host.
+
+    `directory` is absolute. `seen_as` replaces it in rendered paths. `pid_files` names, by process, a file below
+    the folder whose process is signalled at a reload; without one the files change and the reload is the user's.
+    """
+
+    name: str
+    directory: str
+    address: str = "127.0.0.1"
+    seen_as: str | None = None
+    pid_files: tuple[tuple[str, str], ...] = ()
+    span: Span | None = field(default=None, compare=False)
+
+    @property
+    def root(self) -> str:
+        """The prefix of every rendered path, without a trailing slash."""
+        return (self.directory if self.seen_as is None else self.seen_as).rstrip("/")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SshHost:
+    """A host reached over SSH."""
+
+    name: str
+    address: str
+    port: int = 22
+    user: str | None = None
+    identity_file: str | None = None
+    jump: str | None = None
+    become: bool = False
+    span: Span | None = field(default=None, compare=False)
+
+    @property
+    def root(self) -> str:
+        """Rendered paths are the host's own."""
+        return ""
+
+
+Host = DirectoryHost | SshHost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificatePolicy:
+    """How a service's leaves are made and when they are due (`renew_before` their end)."""
+
+    key: KeyAlgorithm = KeyAlgorithm.ECDSA_P256
+    lifetime: timedelta = timedelta(days=90)
+    renew_before: timedelta = timedelta(days=30)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthorityPolicy:
+    """How a service's CA is made; `generation` is the least that the inventory asks for."""
+
+    key: KeyAlgorithm = KeyAlgorithm.ECDSA_P256
+    lifetime: timedelta = timedelta(days=1825)
+    renew_before: timedelta = timedelta(days=180)
+    generation: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """A service that may call, and where the inventory says so."""
+
+    service: str
+    span: Span | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """A port, its callers and what it asks of them; `protocols` is a sorted subset of ("1.2", "1.3")."""
+
+    name: str = MAIN
+    port: int
+    bind: Bind = Bind.ALL
+    client_certificate: ClientCertificate = ClientCertificate.REQUIRED
+    protocols: tuple[str, ...] = ("1.2", "1.3")
+    callers: tuple[Caller, ...] = ()
+    span: Span | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """A service: one runtime, one or more hosts, the names that callers check, the doors that it opens.
+
+    `names` is never empty: without any in the inventory it is `<service>.<estate>.internal`. The first is the
+    one that callers check. `settings` holds the values that its runtime's manifest types, sorted by name.
+    """
+
+    name: str
+    runtime: str
+    hosts: tuple[str, ...]
+    names: tuple[DnsId, ...]
+    addresses: bool = False
+    listeners: tuple[Listener, ...] = ()
+    settings: tuple[tuple[str, SettingValue], ...] = ()
+    certificate: CertificatePolicy = CertificatePolicy()
+    authority: AuthorityPolicy = AuthorityPolicy()
+    trust: TrustModel = TrustModel.SERVICE_CA
+    restart_allowed: bool = False
+    span: Span | None = field(default=None, compare=False)
+
+    @property
+    def instances(self) -> tuple[InstanceId, ...]:
+        return tuple(InstanceId(self.name, host) for host in self.hosts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """All that is declared. Every name in it resolves: hosts of services, callers of listeners.
+
+    `digest` is over the meaning (not the bytes) of the files that it came from.
+    """
+
+    name: str
+    hosts: Mapping[str, Host]
+    services: Mapping[str, Service]
+    digest: str
+
+    def edges(self) -> Iterator[tuple[Edge, Span | None]]:
+        """Every declared call with the place that declares it, in the order of the inventory."""
+        for service in self.services.values():
+            for listener in service.listeners:
+                door = ListenerId(service.name, listener.name)
+                for caller in listener.callers:
+                    yield Edge(caller.service, door), caller.span
+
+    def instances(self) -> Iterator[InstanceId]:
+        for service in self.services.values():
+            yield from service.instances
