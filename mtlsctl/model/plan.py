@@ -1,4 +1,4 @@
-"""The plan as a value: what changes and why, what is issued, which releases go live in which wave, and what each waits for."""
+"""The plan as a value: what changes and why, what is issued, which releases go live when, what each waits for."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-from mtlsctl.model.credential import AuthorityProfile, CertificateProfile, CredentialId
-
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from mtlsctl.model.credential import AuthorityId
+    from mtlsctl.model.credential import AuthorityId, AuthorityProfile, CertificateProfile, CredentialId
     from mtlsctl.model.diagnostic import Diagnostic, Span
     from mtlsctl.model.release import Recipe
     from mtlsctl.model.topology import Edge, InstanceId, ProcessId
@@ -41,6 +39,7 @@ class Reason(StrEnum):
     NAMES_CHANGED = "names changed"
     KEY_USAGE_CHANGED = "key usage changed"
     KEY_ALGORITHM_CHANGED = "key algorithm changed"
+    LIFETIME_CHANGED = "lifetime changed"
     KEY_MISSING = "key missing on the host"
     CA_ROTATED = "CA rotated"
     NAME_OUTSIDE_CONSTRAINTS = "a name lies outside the CA's constraints"

@@ -44,7 +44,7 @@ class ServedListener:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callee:
-    """A listener of another service as one release calls it; `server_name` is the DNS-ID that is checked and sent."""
+    """A listener of another service as one release calls it; `server_name` is the DNS-ID that is sent and checked."""
 
     listener: ListenerId
     endpoints: tuple[Endpoint, ...]
@@ -54,7 +54,7 @@ class Callee:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Everything that decides the bytes of a release, in symbols: credentials and anchors by identifier, never by bytes.
+    """All that decides the bytes of a release, in symbols: credentials and anchors by identifier, never by bytes.
 
     `server_names` are all names that the leaf presents. `root` is the prefix of every rendered path.
     """
@@ -113,7 +113,7 @@ def canonical_digest(value: object) -> str:
 
 
 def release_digest(recipe: Recipe, material: Mapping[str, str]) -> str:
-    """The recipe with the digests of the material that filled it: certificate, SPKI, each bundle; never a secret's bytes."""
+    """The recipe with the digests of the material that fills it: certificate, SPKI, bundles; never a secret's bytes."""
     return canonical_digest({"recipe": recipe.digest, "material": dict(material)})
 
 

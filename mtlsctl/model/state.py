@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from mtlsctl.model.credential import AuthorityId, CertificationAuthority, Credential, CredentialId
     from mtlsctl.model.release import Receipt, Recipe
     from mtlsctl.model.topology import Host, InstanceId, ProcessId
-
-EMPTY: Mapping = MappingProxyType({})  # type: ignore[type-arg]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,22 +27,24 @@ class State:
     """A snapshot. `lineage` is random and made once; `serial` grows by one with each operation that ends.
 
     `credentials` holds, of each instance, the live one and the newest; `sequences` the last number given out,
-    also to a certificate that may have been signed and never came back. `pointers` are the SHA-256 of what each process's pointer was last
-    seen to hold. `keys_missing` are instances whose host no longer holds the key that their credential needs.
+    also to a certificate that may have been signed and never came back. `pointers` are the SHA-256 of what each
+    process's pointer was last seen to hold. `keys_missing` are instances whose host no longer holds their key.
     `hosts` are all hosts that may still hold something of ours.
     """
 
     lineage: str
     serial: int
     estate: str
-    authorities: Mapping[AuthorityId, CertificationAuthority] = field(default=EMPTY)
-    credentials: Mapping[CredentialId, Credential] = field(default=EMPTY)
-    sequences: Mapping[InstanceId, int] = field(default=EMPTY)
-    generations: Mapping[str, int] = field(default=EMPTY)
+    authorities: Mapping[AuthorityId, CertificationAuthority] = field(default_factory=dict)
+    credentials: Mapping[CredentialId, Credential] = field(default_factory=dict)
+    sequences: Mapping[InstanceId, int] = field(default_factory=dict)
+    generations: Mapping[str, int] = field(default_factory=dict)
     """The last CA generation given out, by service."""
-    live: Mapping[InstanceId, Live] = field(default=EMPTY)
-    pointers: Mapping[ProcessId, str] = field(default=EMPTY)
-    hosts: Mapping[str, Host] = field(default=EMPTY)
+    leaf_ends: Mapping[AuthorityId, datetime] = field(default_factory=dict)
+    """When the last leaf that each CA signed ends."""
+    live: Mapping[InstanceId, Live] = field(default_factory=dict)
+    pointers: Mapping[ProcessId, str] = field(default_factory=dict)
+    hosts: Mapping[str, Host] = field(default_factory=dict)
     keys_missing: frozenset[InstanceId] = frozenset()
     interrupted: str | None = None
     """The operation that was begun and never ended, if any; the next apply looks at the hosts first."""

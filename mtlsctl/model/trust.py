@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mtlsctl.model.credential import AuthorityId
-from mtlsctl.model.identifiers import Identifier
+
+if TYPE_CHECKING:
+    from mtlsctl.model.identifiers import Identifier
 
 TrustAnchor = AuthorityId
 """A self-signed certificate that is trusted. The planner treats it as opaque: hashable, ordered, printable."""
@@ -26,6 +29,6 @@ class PeerPolicy:
 
 
 def name_bytes(common_name: str) -> int:
-    """The bytes that a CA with this one-RDN subject adds to a CertificateRequest: its DER name and two for the length."""
+    """Bytes that a CA with this one-RDN subject adds to a CertificateRequest: its DER name, and two for the length."""
     attribute = 5 + 2 + len(common_name.encode())
     return 2 + 2 + 2 + 2 + attribute

@@ -1,0 +1,174 @@
+"""The difference between what is live and what is declared, in the words of people who approve it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from mtlsctl.model.plan import AccessChange, Op, ServiceChange
+from mtlsctl.model.topology import Edge, ListenerId
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from mtlsctl.model.release import Callee, Recipe, ServedListener
+    from mtlsctl.model.topology import InstanceId, Inventory
+
+
+def access_changes(inventory: Inventory, live: Mapping[InstanceId, Recipe]) -> tuple[AccessChange, ...]:
+    """Calls that become declared or stop being so. A call counts as live when every live instance lets it in."""
+    somewhere, nowhere = _live_edges(live)
+    ports = {
+        ListenerId(service.name, listener.name): listener.port
+        for service in inventory.services.values()
+        for listener in service.listeners
+    }
+    declared = dict(inventory.edges())
+    added = [
+        AccessChange(op=Op.ADD, edge=edge, port=ports[edge.listener], span=span)
+        for edge, span in declared.items()
+        if edge not in somewhere or edge in nowhere
+    ]
+    removed = [
+        AccessChange(op=Op.REMOVE, edge=edge, port=port, span=None)
+        for edge, port in sorted(somewhere.items())
+        if edge not in declared
+    ]
+    return (*added, *removed)
+
+
+def _live_edges(live: Mapping[InstanceId, Recipe]) -> tuple[dict[Edge, int], set[Edge]]:
+    """The calls that some instance lets in, with the port; and those that another instance of it does not."""
+    somewhere: dict[Edge, int] = {}
+    doors: dict[str, list[set[Edge]]] = defaultdict(list)
+    for instance, recipe in live.items():
+        edges: set[Edge] = set()
+        for served in recipe.listeners:
+            door = ListenerId(instance.service, served.name)
+            for caller in served.callers:
+                somewhere[Edge(caller, door)] = served.sockets[0].port
+                edges.add(Edge(caller, door))
+        doors[instance.service].append(edges)
+    missing = {
+        edge for sets in doors.values() for edge in set[Edge]().union(*sets).difference(sets[0].intersection(*sets))
+    }
+    return somewhere, missing
+
+
+def service_changes(
+    live: Mapping[InstanceId, Recipe], desired: Mapping[InstanceId, Recipe]
+) -> tuple[ServiceChange, ...]:
+    """What changes at each instance, certificates apart."""
+    added = [
+        ServiceChange(op=Op.ADD, instance=instance, details=tuple(_first_details(recipe)), due=False)
+        for instance, recipe in desired.items()
+        if instance not in live
+    ]
+    changed = [
+        ServiceChange(op=Op.CHANGE, instance=instance, details=details, due=False)
+        for instance, recipe in desired.items()
+        if instance in live and live[instance] != recipe and (details := tuple(_details(live[instance], recipe)))
+    ]
+    removed = [
+        ServiceChange(op=Op.REMOVE, instance=instance, details=("releases and keys are deleted",), due=False)
+        for instance in sorted(live)
+        if instance not in desired
+    ]
+    return (*added, *changed, *removed)
+
+
+def _first_details(recipe: Recipe) -> Iterator[str]:
+    for served in recipe.listeners:
+        callers = ", ".join(served.callers) or "nobody"
+        yield f"{_door(served)}: callers {callers}"
+    if recipe.callees:
+        yield "calls " + ", ".join(str(callee.listener) for callee in recipe.callees)
+
+
+def _details(old: Recipe, new: Recipe) -> Iterator[str]:
+    if old.runtime_digest != new.runtime_digest:
+        yield f"template of {new.runtime} changed"
+    if old.settings != new.settings:
+        yield "settings: " + ", ".join(_changed_settings(old, new))
+    if old.root != new.root:
+        yield "paths: the host's folder moved"
+    if sorted(old.server_names) != sorted(new.server_names):
+        yield "served names: " + _signed(set(old.server_names), set(new.server_names))
+    yield from _listener_details(old, new)
+    yield from _callee_details(old, new)
+
+
+def _changed_settings(old: Recipe, new: Recipe) -> Iterator[str]:
+    before, after = dict(old.settings), dict(new.settings)
+    for name in sorted({*before, *after}):
+        if before.get(name) != after.get(name):
+            yield f"{name} {_shown(before.get(name))} -> {_shown(after.get(name))}"
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "unset"
+    if isinstance(value, tuple):
+        return "{" + ", ".join(f"{name}: {port}" for name, port in value) + "}"
+    return str(value)
+
+
+def _listener_details(old: Recipe, new: Recipe) -> Iterator[str]:
+    for served in old.listeners:
+        if new.served(served.name) is None:
+            yield f"{_door(served)} closes"
+    for served in new.listeners:
+        before = old.served(served.name)
+        if before is None:
+            yield f"{_door(served)} opens"
+        else:
+            yield from _door_details(before, served)
+
+
+def _door_details(old: ServedListener, new: ServedListener) -> Iterator[str]:
+    if old.sockets != new.sockets:
+        yield f"port {_ports(old)} -> {_ports(new)}"
+    if old.callers != new.callers:
+        yield "callers: " + _signed(set(old.callers), set(new.callers))
+    if old.policy != new.policy:
+        yield "trusts: " + _signed(set(map(str, old.policy.anchors)), set(map(str, new.policy.anchors)))
+    if old.client_certificate != new.client_certificate:
+        yield f"client certificate {old.client_certificate} -> {new.client_certificate}"
+    if old.protocols != new.protocols:
+        yield f"TLS {'+'.join(old.protocols)} -> {'+'.join(new.protocols)}"
+
+
+def _callee_details(old: Recipe, new: Recipe) -> Iterator[str]:
+    before = {str(callee.listener): callee for callee in old.callees}
+    after = {str(callee.listener): callee for callee in new.callees}
+    if before.keys() != after.keys():
+        yield "calls: " + _signed(set(before), set(after))
+    for name in sorted(before.keys() & after.keys()):
+        yield from _call_details(name, before[name], after[name])
+
+
+def _call_details(name: str, old: Callee, new: Callee) -> Iterator[str]:
+    if old.endpoints != new.endpoints:
+        yield f"{name} at " + _signed(
+            {f"{e.address}:{e.port}" for e in old.endpoints}, {f"{e.address}:{e.port}" for e in new.endpoints}
+        )
+    if old.server_name != new.server_name:
+        yield f"{name} checked as {old.server_name} -> {new.server_name}"
+    if old.policy != new.policy:
+        yield f"believes {name}: " + _signed(set(map(str, old.policy.anchors)), set(map(str, new.policy.anchors)))
+
+
+def _door(served: ServedListener) -> str:
+    return f"port {_ports(served)}"
+
+
+def _ports(served: ServedListener) -> str:
+    return "+".join(
+        f"{socket.address}:{socket.port}" if socket.address else str(socket.port) for socket in served.sockets
+    )
+
+
+def _signed(before: set[str], after: set[str]) -> str:
+    gained = [f"+{one}" for one in sorted(after - before)]
+    lost = [f"-{one}" for one in sorted(before - after)]
+    return " ".join(gained + lost) or "order"

@@ -1,0 +1,76 @@
+"""From the inventory to what each instance's certificate has to say."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mtlsctl.model.credential import KeyUsage
+from mtlsctl.model.identifiers import InvalidIdentifier, IpId
+from mtlsctl.model.topology import ClientCertificate
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from mtlsctl.model.credential import AuthorityId
+    from mtlsctl.model.state import State
+    from mtlsctl.model.topology import CertificatePolicy, Host, InstanceId, Inventory, Listener, Service
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a leaf has to carry. `transitional_names` are old names that live callers still check."""
+
+    instance: InstanceId
+    authority: AuthorityId
+    authority_ends: datetime
+    names: tuple[str, ...]
+    transitional_names: tuple[str, ...]
+    addresses: tuple[str, ...]
+    usages: frozenset[KeyUsage]
+    policy: CertificatePolicy
+
+
+BOTH = frozenset({KeyUsage.SERVER_AUTH, KeyUsage.CLIENT_AUTH})
+SERVER_ONLY = frozenset({KeyUsage.SERVER_AUTH})
+CLIENT_ONLY = frozenset({KeyUsage.CLIENT_AUTH})
+
+
+def calls_by_service(inventory: Inventory) -> dict[str, list[tuple[Service, Listener]]]:
+    """The listeners that each service is declared to call, in the order of the inventory."""
+    calls: dict[str, list[tuple[Service, Listener]]] = defaultdict(list)
+    for service in inventory.services.values():
+        for listener in service.listeners:
+            for caller in listener.callers:
+                calls[caller.service].append((service, listener))
+    return calls
+
+
+def usages_of(service: Service, called: list[tuple[Service, Listener]]) -> frozenset[KeyUsage]:
+    """Listens: serverAuth. Calls a listener that asks for a certificate, or does not listen at all: clientAuth."""
+    shows = any(listener.client_certificate is not ClientCertificate.NONE for _, listener in called)
+    if not service.listeners:
+        return CLIENT_ONLY
+    return BOTH if shows else SERVER_ONLY
+
+
+def names_still_checked(inventory: Inventory, state: State) -> dict[str, set[str]]:
+    """By service: the names that live callers check and that are still declared to call it."""
+    declared = {(edge.caller, edge.listener) for edge, _ in inventory.edges()} if state.live else set()
+    checked: dict[str, set[str]] = defaultdict(set)
+    for instance, live in state.live.items():
+        for callee in live.recipe.callees:
+            if (instance.service, callee.listener) in declared:
+                checked[callee.listener.service].add(callee.server_name)
+    return checked
+
+
+def addresses_of(service: Service, host: Host) -> tuple[str, ...]:
+    """The host's address, if the service asks for it and it is one."""
+    if not service.addresses:
+        return ()
+    try:
+        return (IpId.parse(host.address).value,)
+    except InvalidIdentifier:
+        return ()

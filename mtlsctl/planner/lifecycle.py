@@ -1,0 +1,199 @@
+"""What has to be made anew and why: CAs and leaves against what is issued. `now` is an argument."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mtlsctl.model.credential import (
+    AuthorityId,
+    AuthorityProfile,
+    CertificateProfile,
+    CredentialId,
+    common_name_of_authority,
+)
+from mtlsctl.model.plan import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from datetime import datetime
+
+    from mtlsctl.model.credential import CertificationAuthority, Credential
+    from mtlsctl.model.state import State
+    from mtlsctl.model.topology import InstanceId, Service
+    from mtlsctl.planner.identities import Wanted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthorityDecision:
+    """The CA that a service is to have: an existing one, or `profile` with the reasons to make it."""
+
+    id: AuthorityId
+    not_after: datetime
+    profile: AuthorityProfile | None
+    reasons: tuple[Reason, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialDecision:
+    """The leaf that an instance is to present: an existing one, or `profile` with the reasons to issue it."""
+
+    id: CredentialId
+    presented_names: tuple[str, ...]
+    not_after: datetime
+    profile: CertificateProfile | None
+    before: Credential | None
+    reasons: tuple[Reason, ...] = ()
+
+
+def current_authorities(state: State) -> dict[str, CertificationAuthority]:
+    """The newest CA of each service that can still sign."""
+    newest: dict[str, CertificationAuthority] = {}
+    for authority in state.authorities.values():
+        known = newest.get(authority.id.service)
+        if not authority.key_destroyed and (known is None or known.id < authority.id):
+            newest[authority.id.service] = authority
+    return newest
+
+
+def newest_credentials(state: State) -> dict[InstanceId, Credential]:
+    """The last issued leaf of each instance, live or not."""
+    newest: dict[InstanceId, Credential] = {}
+    for credential in state.credentials.values():
+        known = newest.get(credential.id.instance)
+        if known is None or known.id < credential.id:
+            newest[credential.id.instance] = credential
+    return newest
+
+
+def decide_authority(
+    service: Service,
+    names: Iterable[str],
+    current: CertificationAuthority | None,
+    state: State,
+    now: datetime,
+    *,
+    renew: bool,
+) -> AuthorityDecision:
+    """Keep the CA or make its next generation; `names` are all that its leaves will carry."""
+    wanted = tuple(names)
+    if current is not None:
+        reasons = tuple(_authority_reasons(service, wanted, current, now, renew=renew))
+        if not reasons:
+            return AuthorityDecision(id=current.id, not_after=current.not_after, profile=None)
+    else:
+        reasons = (Reason.NEW_SERVICE,)
+    generation = max(service.authority.generation, state.generations.get(service.name, 0) + 1)
+    authority = AuthorityId(service.name, generation)
+    profile = AuthorityProfile(
+        id=authority,
+        common_name=common_name_of_authority(state.estate, authority),
+        key=service.authority.key,
+        lifetime=service.authority.lifetime,
+        permitted_names=wanted,
+        addresses=service.addresses,
+    )
+    return AuthorityDecision(id=authority, not_after=now + profile.lifetime, profile=profile, reasons=reasons)
+
+
+def _authority_reasons(
+    service: Service, names: tuple[str, ...], current: CertificationAuthority, now: datetime, *, renew: bool
+) -> Iterator[Reason]:
+    policy, profile = service.authority, current.profile
+    if policy.generation > current.id.generation:
+        yield Reason.GENERATION_ASKED
+    if policy.key != profile.key:
+        yield Reason.KEY_ALGORITHM_CHANGED
+    outside = any(not _is_permitted(name, profile.permitted_names) for name in names)
+    if outside or (service.addresses and not profile.addresses):
+        yield Reason.NAME_OUTSIDE_CONSTRAINTS
+    if renew and now >= current.not_after - policy.renew_before:
+        yield Reason.CA_ENDS
+
+
+def _is_permitted(name: str, constraints: tuple[str, ...]) -> bool:
+    return any(name == constraint or name.endswith("." + constraint) for constraint in constraints)
+
+
+def decide_credential(
+    wanted: Wanted, newest: Credential | None, state: State, now: datetime, *, renew: bool
+) -> CredentialDecision:
+    """Keep the newest leaf of an instance or issue the next one.
+
+    A leaf that was issued and never went live is as good as a live one while its key is on the host.
+    """
+    reasons = tuple(_credential_reasons(wanted, newest, state, now, renew=renew))
+    if newest is not None and not reasons:
+        return CredentialDecision(
+            id=newest.id,
+            presented_names=newest.profile.presented_names,
+            not_after=newest.not_after,
+            profile=None,
+            before=newest,
+        )
+    profile = CertificateProfile(
+        id=CredentialId(wanted.instance, state.sequences.get(wanted.instance, 0) + 1),
+        authority=wanted.authority,
+        common_name=wanted.instance.service,
+        names=wanted.names,
+        transitional_names=wanted.transitional_names,
+        addresses=wanted.addresses,
+        usages=wanted.usages,
+        key=wanted.policy.key,
+        lifetime=wanted.policy.lifetime,
+    )
+    return CredentialDecision(
+        id=profile.id,
+        presented_names=profile.presented_names,
+        not_after=min(now + profile.lifetime, wanted.authority_ends),
+        profile=profile,
+        before=newest,
+        reasons=reasons,
+    )
+
+
+def _credential_reasons(
+    wanted: Wanted, newest: Credential | None, state: State, now: datetime, *, renew: bool
+) -> Iterator[Reason]:
+    if newest is None:
+        yield Reason.NEW_INSTANCE
+        return
+    have = newest.profile
+    if wanted.instance in state.keys_missing:
+        yield Reason.KEY_MISSING
+    if have.authority != wanted.authority:
+        yield Reason.CA_ROTATED
+    if _names_differ(wanted, newest):
+        yield Reason.NAMES_CHANGED
+    if have.key != wanted.policy.key:
+        yield Reason.KEY_ALGORITHM_CHANGED
+    if have.lifetime != wanted.policy.lifetime:
+        yield Reason.LIFETIME_CHANGED
+    if not wanted.usages <= have.usages:
+        yield Reason.KEY_USAGE_CHANGED
+    if renew and now >= newest.not_after - wanted.policy.renew_before:
+        yield Reason.RENEWAL_DUE
+
+
+def _names_differ(wanted: Wanted, newest: Credential) -> bool:
+    """Whether a name is missing, or one is carried that is neither wanted nor a leftover of a rename."""
+    have = newest.profile
+    needed = set(wanted.names) | set(wanted.transitional_names)
+    return (
+        not needed.issubset(have.presented_names)
+        or not set(have.names) <= needed
+        or set(have.addresses) != set(wanted.addresses)
+    )
+
+
+def keys_to_destroy(state: State, kept: Mapping[str, AuthorityDecision], now: datetime) -> tuple[AuthorityId, ...]:
+    """CAs that nothing is issued from any more and whose last leaf has ended."""
+    return tuple(
+        sorted(
+            authority.id
+            for authority in state.authorities.values()
+            if not authority.key_destroyed
+            and (authority.id.service not in kept or kept[authority.id.service].id != authority.id)
+            and now >= state.leaf_ends.get(authority.id, authority.not_before)
+        )
+    )

@@ -1,0 +1,312 @@
+"""The one door of the planner: an inventory and a state become a plan."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from mtlsctl.model.diagnostic import Severity
+from mtlsctl.model.plan import AuthorityChange, CertificateChange, Due, Op, Plan
+from mtlsctl.model.release import canonical_digest
+from mtlsctl.planner.diff import access_changes, service_changes
+from mtlsctl.planner.identities import Wanted, addresses_of, calls_by_service, names_still_checked, usages_of
+from mtlsctl.planner.lifecycle import (
+    current_authorities,
+    decide_authority,
+    decide_credential,
+    keys_to_destroy,
+    newest_credentials,
+)
+from mtlsctl.planner.safety import (
+    budget_findings,
+    change_refusals,
+    enforcement_refusals,
+    placement_risks,
+    port_refusals,
+)
+from mtlsctl.planner.trust import desired_recipes, presented_anchors
+from mtlsctl.planner.waves import leaving_recipe, make_steps
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from datetime import datetime
+
+    from mtlsctl.model.diagnostic import Diagnostic
+    from mtlsctl.model.plan import Step
+    from mtlsctl.model.release import Recipe
+    from mtlsctl.model.runtime import Runtime
+    from mtlsctl.model.state import State
+    from mtlsctl.model.topology import InstanceId, Inventory, Listener, Service
+    from mtlsctl.model.trust import TrustAnchor
+    from mtlsctl.planner.lifecycle import AuthorityDecision, CredentialDecision
+
+_GENERATION = re.compile(r"(?<= CA) g[0-9]+")
+
+
+def make_plan(inventory: Inventory, state: State, runtimes: Mapping[str, Runtime], now: datetime) -> Plan:
+    """All that an apply of this inventory to this state would do at this moment.
+
+    Pure: no clock, no randomness, no IO, no key. What cannot be enforced or done is in `refusals`, never left out.
+    """
+    course = _chart(inventory, state, runtimes, now, renew=True)
+    caused = course if not course.is_due else _chart(inventory, state, runtimes, now, renew=False)
+    live = _live_recipes(state)
+    findings = sorted(_findings(inventory, state, runtimes, course, live), key=lambda one: one.order)
+    plan = Plan(
+        estate=inventory.name,
+        lineage=state.lineage,
+        serial=state.serial,
+        inventory_digest=inventory.digest,
+        created_at=now,
+        access=access_changes(inventory, live),
+        risks=placement_risks(inventory, live, course.desired),
+        authority_changes=tuple(_authority_changes(caused, caused, state, now)),
+        certificate_changes=tuple(_certificate_changes(caused, caused, state)),
+        service_changes=service_changes(live, caused.desired),
+        steps=course.steps,
+        refusals=tuple(one for one in findings if one.severity is Severity.ERROR),
+        warnings=tuple(one for one in findings if one.severity is Severity.WARNING),
+        next_due=_next_due(course, inventory),
+        unchanged_instances=sum(1 for instance, recipe in course.desired.items() if live.get(instance) == recipe),
+    )
+    plan = replace(plan, fingerprint=_fingerprint(plan))
+    return plan if course is caused else _with_what_is_due(plan, course, caused, state, live, now)
+
+
+def _with_what_is_due(
+    plan: Plan,
+    course: _Course,
+    caused: _Course,
+    state: State,
+    live: Mapping[InstanceId, Recipe],
+    now: datetime,
+) -> Plan:
+    """The same plan, and the same fingerprint, with what time alone made due beside it."""
+    by_inventory = {change.instance for change in plan.service_changes}
+    return replace(
+        plan,
+        authority_changes=tuple(_authority_changes(course, caused, state, now)),
+        certificate_changes=tuple(_certificate_changes(course, caused, state)),
+        service_changes=tuple(
+            replace(change, due=change.instance not in by_inventory) for change in service_changes(live, course.desired)
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Course:
+    """What is to be and the way there, with or without what time alone makes due."""
+
+    authorities: Mapping[str, AuthorityDecision]
+    credentials: Mapping[InstanceId, CredentialDecision]
+    desired: Mapping[InstanceId, Recipe]
+    steps: tuple[Step, ...]
+
+    @property
+    def is_due(self) -> bool:
+        """Whether something is made anew that is not new to the estate; only then can time have caused it."""
+        return any(one.profile is not None and one.before is not None for one in self.credentials.values())
+
+
+def _chart(
+    inventory: Inventory, state: State, runtimes: Mapping[str, Runtime], now: datetime, *, renew: bool
+) -> _Course:
+    calls = calls_by_service(inventory)
+    checked = names_still_checked(inventory, state)
+    authorities = _decide_authorities(inventory, state, checked, now, renew=renew)
+    credentials = _decide_credentials(inventory, state, calls, checked, authorities, now, renew=renew)
+    desired = desired_recipes(inventory, runtimes, authorities, credentials, calls)
+    live = _live_recipes(state)
+    steps: tuple[Step, ...] = ()
+    if live != desired:
+        presented = presented_anchors(state)
+        leaving = _leaving(inventory, live, desired, presented, runtimes)
+        identities = frozenset(one.id.instance for one in credentials.values() if _has_new_face(one, live, state))
+        steps = make_steps(live, desired, leaving, presented, identities)
+    return _Course(authorities=authorities, credentials=credentials, desired=desired, steps=steps)
+
+
+def _decide_authorities(
+    inventory: Inventory, state: State, checked: Mapping[str, set[str]], now: datetime, *, renew: bool
+) -> dict[str, AuthorityDecision]:
+    current = current_authorities(state)
+    return {
+        service.name: decide_authority(
+            service,
+            (*_names(service), *_transitional(service, checked)),
+            current.get(service.name),
+            state,
+            now,
+            renew=renew,
+        )
+        for service in inventory.services.values()
+    }
+
+
+def _decide_credentials(
+    inventory: Inventory,
+    state: State,
+    calls: Mapping[str, list[tuple[Service, Listener]]],
+    checked: Mapping[str, set[str]],
+    authorities: Mapping[str, AuthorityDecision],
+    now: datetime,
+    *,
+    renew: bool,
+) -> dict[InstanceId, CredentialDecision]:
+    newest = newest_credentials(state)
+    decisions: dict[InstanceId, CredentialDecision] = {}
+    for service in inventory.services.values():
+        authority = authorities[service.name]
+        for instance in service.instances:
+            wanted = Wanted(
+                instance=instance,
+                authority=authority.id,
+                authority_ends=authority.not_after,
+                names=_names(service),
+                transitional_names=_transitional(service, checked),
+                addresses=addresses_of(service, inventory.hosts[instance.host]),
+                usages=usages_of(service, calls.get(service.name, [])),
+                policy=service.certificate,
+            )
+            decisions[instance] = decide_credential(wanted, newest.get(instance), state, now, renew=renew)
+    return decisions
+
+
+def _names(service: Service) -> tuple[str, ...]:
+    return tuple(name.value for name in service.names)
+
+
+def _transitional(service: Service, checked: Mapping[str, set[str]]) -> tuple[str, ...]:
+    old = checked.get(service.name)
+    return tuple(sorted(old.difference(_names(service)))) if old else ()
+
+
+def _live_recipes(state: State) -> dict[InstanceId, Recipe]:
+    return {instance: live.recipe for instance, live in state.live.items()}
+
+
+def _leaving(
+    inventory: Inventory,
+    live: Mapping[InstanceId, Recipe],
+    desired: Mapping[InstanceId, Recipe],
+    presented: Mapping[str, frozenset[TrustAnchor]],
+    runtimes: Mapping[str, Runtime],
+) -> dict[InstanceId, Recipe]:
+    """Instances that go while their service stays: callers dial them until WITHDRAW, so they are extended too."""
+    leaving: dict[InstanceId, Recipe] = {}
+    for instance, recipe in live.items():
+        service = inventory.services.get(instance.service)
+        if instance in desired or service is None or recipe.runtime not in runtimes:
+            continue
+        stays = desired[service.instances[0]]
+        digest = runtimes[recipe.runtime].digest
+        leaving[instance] = leaving_recipe(recipe, stays.listeners, presented, digest)
+    return leaving
+
+
+def _has_new_face(decision: CredentialDecision, live: Mapping[InstanceId, Recipe], state: State) -> bool:
+    """Whether peers can tell the new leaf from the live one: another CA, other names, other usages."""
+    recipe = live.get(decision.id.instance)
+    if recipe is None or recipe.credential == decision.id:
+        return recipe is None
+    old = state.credentials.get(recipe.credential)
+    new = decision.profile or (decision.before.profile if decision.before else None)
+    if old is None or new is None:
+        return True
+    return (old.profile.authority, set(old.profile.presented_names), old.profile.usages) != (
+        new.authority,
+        set(new.presented_names),
+        new.usages,
+    )
+
+
+def _findings(
+    inventory: Inventory,
+    state: State,
+    runtimes: Mapping[str, Runtime],
+    course: _Course,
+    live: Mapping[InstanceId, Recipe],
+) -> Iterator[Diagnostic]:
+    calls = calls_by_service(inventory)
+    for service in inventory.services.values():
+        callees = (called.name for called, _ in calls.get(service.name, ()))
+        yield from enforcement_refusals(service, runtimes[service.runtime], callees)
+        yield from budget_findings(state.estate, course.desired[service.instances[0]], service.span)
+    yield from change_refusals(inventory, live, course.desired)
+    yield from port_refusals(inventory, live, course.steps)
+
+
+def _authority_changes(course: _Course, caused: _Course, state: State, now: datetime) -> Iterator[AuthorityChange]:
+    current = current_authorities(state)
+    for service, decision in course.authorities.items():
+        if decision.profile is not None:
+            yield AuthorityChange(
+                op=Op.CHANGE if service in current else Op.ADD,
+                id=decision.id,
+                profile=decision.profile,
+                reasons=decision.reasons,
+                due=caused.authorities[service].profile is None,
+            )
+    for ended in keys_to_destroy(state, course.authorities, now):
+        yield AuthorityChange(op=Op.REMOVE, id=ended, profile=None, reasons=(), due=True)
+
+
+def _certificate_changes(course: _Course, caused: _Course, state: State) -> Iterator[CertificateChange]:
+    for instance, decision in course.credentials.items():
+        if decision.profile is not None:
+            before = decision.before
+            yield CertificateChange(
+                op=Op.ADD if before is None else Op.CHANGE,
+                instance=instance,
+                profile=decision.profile,
+                names_before=before.profile.presented_names if before else (),
+                not_after_before=before.not_after if before else None,
+                reasons=decision.reasons,
+                due=caused.credentials[instance].profile is None,
+            )
+    for instance, live in sorted(state.live.items()):
+        if instance not in course.desired:
+            credential = state.credentials.get(live.recipe.credential)
+            yield CertificateChange(
+                op=Op.REMOVE,
+                instance=instance,
+                profile=None,
+                names_before=live.recipe.server_names,
+                not_after_before=credential.not_after if credential else None,
+                reasons=(),
+                due=False,
+            )
+
+
+def _next_due(course: _Course, inventory: Inventory) -> Due | None:
+    leaves = (
+        Due(subject=str(instance), at=one.not_after - inventory.services[instance.service].certificate.renew_before)
+        for instance, one in course.credentials.items()
+    )
+    authorities = (
+        Due(subject=str(one.id), at=one.not_after - inventory.services[service].authority.renew_before)
+        for service, one in course.authorities.items()
+    )
+    return min((*leaves, *authorities), key=lambda due: (due.at, due.subject), default=None)
+
+
+def _fingerprint(plan: Plan) -> str:
+    """`mp1:` and 48 bits of what the inventory causes; sequences and generations stay out, for they count renewals."""
+    causes = {
+        "access": [[one.op, one.edge.caller, *one.edge.listener, one.port] for one in plan.access],
+        "authorities": [[one.op, one.id.service, *one.reasons] for one in plan.authority_changes if not one.due],
+        "certificates": [_certificate_cause(one) for one in plan.certificate_changes if not one.due],
+        "services": [
+            [one.op, *one.instance, *(_GENERATION.sub("", detail) for detail in one.details)]
+            for one in plan.service_changes
+        ],
+    }
+    digest = canonical_digest([plan.estate, plan.lineage, causes])
+    return f"mp1:{digest[:4]}-{digest[4:8]}-{digest[8:12]}"
+
+
+def _certificate_cause(change: CertificateChange) -> list[object]:
+    profile = change.profile
+    after = profile and [*profile.presented_names, *profile.addresses, *sorted(profile.usages), profile.key.value]
+    return [change.op.value, *change.instance, list(change.names_before), after, list(change.reasons)]

@@ -1,0 +1,181 @@
+"""What a plan refuses, and what it shows first: everything that cannot be enforced or cannot be done without a gap."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, NamedTuple
+
+from mtlsctl.model.credential import common_name_of_authority
+from mtlsctl.model.diagnostic import Diagnostic, Severity
+from mtlsctl.model.plan import Risk
+from mtlsctl.model.trust import NAME_BYTES_LIMIT, NAME_BYTES_WARN, name_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from mtlsctl.model.diagnostic import Span
+    from mtlsctl.model.plan import Step
+    from mtlsctl.model.release import Recipe, ServedListener
+    from mtlsctl.model.runtime import Runtime
+    from mtlsctl.model.topology import InstanceId, Inventory, ProcessId, Service
+
+CANNOT_ENFORCE = "M2001"
+ONE_STORE = "M2002"
+REFUSE_ALL = "M2003"
+NAME_BUDGET = "M2010"
+PORT_PASSES_ON = "M2011"
+RUNTIME_CHANGES = "M2012"
+ADDRESS_OF_SOCKET_CHANGES = "M2013"
+NEW_PLACEMENT = "M2101"
+
+MEANINGS = {
+    CANNOT_ENFORCE: "the runtime cannot refuse an undeclared caller by what it trusts",
+    ONE_STORE: "one store for both directions would let a called service call back undeclared",
+    REFUSE_ALL: "the runtime cannot be told to refuse everybody, and nobody is declared to call",
+    NAME_BUDGET: "the names of the trusted CAs do not fit into a TLS handshake",
+    PORT_PASSES_ON: "a port passes from one owner to another, which cannot be done without a gap",
+    RUNTIME_CHANGES: "a live service cannot change its runtime in place",
+    ADDRESS_OF_SOCKET_CHANGES: "a live port cannot be bound to other addresses without a gap",
+    NEW_PLACEMENT: "a service's key goes to a host for the first time",
+}
+
+
+class Claim(NamedTuple):
+    """Who has a port of a host at some moment of an apply."""
+
+    process: ProcessId
+    service: str
+    listener: str
+    address: str | None
+
+
+def enforcement_refusals(service: Service, runtime: Runtime, callees: Iterable[str]) -> Iterator[Diagnostic]:
+    """What the runtime cannot enforce of what the service asks; RFC-free policy of `product.md`'s second promise."""
+    if not service.listeners:
+        return
+    able = runtime.enforcement
+    if not able.anchors:
+        yield _refusal(CANNOT_ENFORCE, service, f"{runtime.name} cannot choose whom to trust")
+    if not able.separate_trust:
+        callers = {caller.service for listener in service.listeners for caller in listener.callers}
+        for undeclared in sorted(set(callees) - callers):
+            message = f"{runtime.name} has one store: `{undeclared}` is called by `{service.name}` and could call it"
+            yield _refusal(ONE_STORE, service, message)
+    for listener in service.listeners:
+        if not listener.callers and not able.refuse_all:
+            yield Diagnostic(
+                code=REFUSE_ALL,
+                message=f"nobody may call `{service.name}`, and {runtime.name} cannot be told to refuse everybody",
+                span=listener.span,
+                help="declare a caller, or remove the listener",
+            )
+
+
+def _refusal(code: str, service: Service, message: str) -> Diagnostic:
+    return Diagnostic(code=code, message=message, span=service.span, help="use a runtime that can enforce it")
+
+
+def budget_findings(estate: str, recipe: Recipe, span: Span | None) -> Iterator[Diagnostic]:
+    """CA names are sent to every caller: above 30,000 bytes a Java caller may fail, above 64,000 everyone does."""
+    for served in recipe.listeners:
+        total = sum(name_bytes(common_name_of_authority(estate, anchor)) for anchor in served.policy.anchors)
+        if total > NAME_BYTES_WARN:
+            too_much = total > NAME_BYTES_LIMIT
+            yield Diagnostic(
+                code=NAME_BUDGET,
+                severity=Severity.ERROR if too_much else Severity.WARNING,
+                message=f"{recipe.instance} trusts {len(served.policy.anchors)} CAs: {total:,} bytes of CA names",
+                span=span,
+                notes=(
+                    f"every caller fails above {NAME_BYTES_LIMIT:,} bytes, a Java caller above {NAME_BYTES_WARN:,}",
+                ),
+                help="split the service, or let callers come through one",
+            )
+
+
+def change_refusals(
+    inventory: Inventory, live: Mapping[InstanceId, Recipe], desired: Mapping[InstanceId, Recipe]
+) -> Iterator[Diagnostic]:
+    """Changes of a live instance that no wave can make without a gap."""
+    for instance, new in desired.items():
+        old = live.get(instance)
+        if old is None or old == new:
+            continue
+        span = inventory.services[instance.service].span
+        if old.runtime != new.runtime:
+            yield Diagnostic(
+                code=RUNTIME_CHANGES,
+                message=f"`{instance.service}` is live with {old.runtime} and cannot change to {new.runtime} in place",
+                span=span,
+                help="give the new one a name of its own, move the callers, then remove the old one",
+            )
+        yield from _rebound_sockets(old, new, span)
+
+
+def _rebound_sockets(old: Recipe, new: Recipe, span: Span | None) -> Iterator[Diagnostic]:
+    before = {socket.port: socket.address for served in old.listeners for socket in served.sockets}
+    for served in new.listeners:
+        for socket in served.sockets:
+            if socket.port in before and before[socket.port] != socket.address:
+                yield Diagnostic(
+                    code=ADDRESS_OF_SOCKET_CHANGES,
+                    message=f"port {socket.port} of {new.instance} is live on other addresses",
+                    span=span,
+                    help="change the port in the same edit: both are served until callers have moved",
+                )
+
+
+def port_refusals(
+    inventory: Inventory, live: Mapping[InstanceId, Recipe], steps: Iterable[Step]
+) -> Iterator[Diagnostic]:
+    """A port of a host has one owner through all waves; services of one program may share it by name."""
+    claims: dict[tuple[str, int], dict[Claim, set[str]]] = defaultdict(lambda: defaultdict(set))
+    moving = [step.recipe for step in steps if step.recipe is not None]
+    if not moving:
+        return
+    for recipe in (*live.values(), *moving):
+        for served in recipe.listeners:
+            _claim(claims, recipe, served)
+    for (host, port), owners in sorted(claims.items()):
+        for first, second in _conflicts(owners):
+            service = inventory.services.get(second.service) or inventory.services.get(first.service)
+            yield Diagnostic(
+                code=PORT_PASSES_ON,
+                message=f"port {port} of {host} is served by `{first.service}` ({first.listener}) and, within the same "
+                f"apply, by `{second.service}` ({second.listener})",
+                span=service.span if service else None,
+                help="do it in two applies: free the port first",
+            )
+
+
+def _claim(claims: dict[tuple[str, int], dict[Claim, set[str]]], recipe: Recipe, served: ServedListener) -> None:
+    for socket in served.sockets:
+        claim = Claim(recipe.process, recipe.instance.service, served.name, socket.address)
+        claims[recipe.instance.host, socket.port][claim].update(recipe.server_names)
+
+
+def _conflicts(owners: Mapping[Claim, set[str]]) -> Iterator[tuple[Claim, Claim]]:
+    ordered = sorted(owners, key=str)
+    for place, first in enumerate(ordered):
+        for second in ordered[place + 1 :]:
+            shared = first.process == second.process and first.service != second.service
+            if not shared or owners[first] & owners[second] or first.address != second.address:
+                yield first, second
+
+
+def placement_risks(
+    inventory: Inventory, live: Mapping[InstanceId, Recipe], desired: Mapping[InstanceId, Recipe]
+) -> tuple[Risk, ...]:
+    """Services whose key goes to a host for the first time, in the order of the inventory."""
+    placed: dict[str, list[str]] = defaultdict(list)
+    for instance in desired:
+        if instance not in live:
+            placed[instance.service].append(instance.host)
+    return tuple(
+        Risk(
+            code=NEW_PLACEMENT,
+            summary=f"{service} gets a key on {', '.join(hosts)} for the first time",
+            span=inventory.services[service].span,
+        )
+        for service, hosts in placed.items()
+    )

@@ -1,0 +1,103 @@
+"""The recipe that each instance is to have in the end: doors, calls and whom each of them trusts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mtlsctl.model.release import Callee, Endpoint, Recipe, ServedListener, Socket
+from mtlsctl.model.runtime import ProcessScope
+from mtlsctl.model.topology import Bind, ClientCertificate, InstanceId, ListenerId, ProcessId
+from mtlsctl.model.trust import PeerPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mtlsctl.model.runtime import Runtime
+    from mtlsctl.model.state import State
+    from mtlsctl.model.topology import Host, Inventory, Listener, Service
+    from mtlsctl.model.trust import TrustAnchor
+    from mtlsctl.planner.lifecycle import AuthorityDecision, CredentialDecision
+
+NOBODY = PeerPolicy(anchors=frozenset())
+
+
+def presented_anchors(state: State) -> dict[str, frozenset[TrustAnchor]]:
+    """By service: the anchors of everything that its live instances present now."""
+    presented: dict[str, set[TrustAnchor]] = {}
+    for instance, live in state.live.items():
+        credential = state.credentials.get(live.recipe.credential)
+        if credential is not None:
+            presented.setdefault(instance.service, set()).add(credential.profile.authority)
+    return {service: frozenset(anchors) for service, anchors in presented.items()}
+
+
+def served_listener(listener: Listener, host: Host, authorities: Mapping[str, AuthorityDecision]) -> ServedListener:
+    """A door as it is to be: it trusts the CA of each declared caller and nothing else."""
+    callers = tuple(sorted(caller.service for caller in listener.callers))
+    asks = listener.client_certificate is not ClientCertificate.NONE
+    anchors = frozenset(authorities[caller].id for caller in callers) if asks else frozenset()
+    return ServedListener(
+        name=listener.name,
+        sockets=(Socket(host.address if listener.bind is Bind.HOST else None, listener.port),),
+        client_certificate=listener.client_certificate,
+        protocols=listener.protocols,
+        callers=callers,
+        policy=PeerPolicy(anchors=anchors) if anchors else NOBODY,
+    )
+
+
+def callee_of(service: Service, listener: Listener, hosts: Mapping[str, Host], authority: AuthorityDecision) -> Callee:
+    """A door as its callers are to see it: every instance of it, the first name, the service's CA."""
+    endpoints = (Endpoint(InstanceId(service.name, host), hosts[host].address, listener.port) for host in service.hosts)
+    return Callee(
+        listener=ListenerId(service.name, listener.name),
+        endpoints=tuple(sorted(endpoints)),
+        server_name=service.names[0].value,
+        policy=PeerPolicy(anchors=frozenset({authority.id})),
+    )
+
+
+def desired_recipes(
+    inventory: Inventory,
+    runtimes: Mapping[str, Runtime],
+    authorities: Mapping[str, AuthorityDecision],
+    credentials: Mapping[InstanceId, CredentialDecision],
+    calls: Mapping[str, list[tuple[Service, Listener]]],
+) -> dict[InstanceId, Recipe]:
+    """What every declared instance is to hold when all waves are done."""
+    seen = {
+        (service.name, listener.name): callee_of(service, listener, inventory.hosts, authorities[service.name])
+        for service in inventory.services.values()
+        for listener in service.listeners
+    }
+    recipes: dict[InstanceId, Recipe] = {}
+    for service in inventory.services.values():
+        runtime = runtimes[service.runtime]
+        callees = tuple(sorted((seen[s.name, one.name] for s, one in calls.get(service.name, ())), key=_listener_id))
+        for instance in service.instances:
+            host = inventory.hosts[instance.host]
+            decision = credentials[instance]
+            listeners = (served_listener(listener, host, authorities) for listener in service.listeners)
+            recipes[instance] = Recipe(
+                instance=instance,
+                process=process_of(instance, runtime),
+                runtime=runtime.name,
+                runtime_digest=runtime.digest,
+                root=host.root,
+                credential=decision.id,
+                server_names=decision.presented_names,
+                listeners=tuple(sorted(listeners, key=lambda served: served.name)),
+                callees=callees,
+                settings=service.settings,
+            )
+    return recipes
+
+
+def process_of(instance: InstanceId, runtime: Runtime) -> ProcessId:
+    """One program for the whole host bears the runtime's name; else the process is the service's own."""
+    whole_host = runtime.scope is ProcessScope.HOST
+    return ProcessId(instance.host, runtime.name if whole_host else instance.service)
+
+
+def _listener_id(callee: Callee) -> ListenerId:
+    return callee.listener

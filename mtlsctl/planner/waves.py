@@ -1,0 +1,298 @@
+"""From what is live to what is to be, without breaking a declared call or opening an undeclared one.
+
+Loosening belongs to EXTEND, new identities to ACTIVATE, tightening to WITHDRAW. Ports are opened in EXTEND, dialled
+from ACTIVATE, closed in WITHDRAW; the name that a caller checks and the instances that it dials change in WITHDRAW,
+when every instance that it may reach shows the new name or is up.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mtlsctl.model.plan import Step, StepId, Wave
+from mtlsctl.model.topology import ClientCertificate
+from mtlsctl.model.trust import PeerPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from mtlsctl.model.release import Callee, Endpoint, Recipe, ServedListener
+    from mtlsctl.model.topology import InstanceId
+    from mtlsctl.model.trust import TrustAnchor
+
+LOOSENESS = {mode: rank for rank, mode in enumerate(ClientCertificate)}
+
+
+def extend_recipe(live: Recipe, desired: Recipe, presented: Mapping[str, frozenset[TrustAnchor]]) -> Recipe:
+    """The old identity, accepting old and new peers, on old and new ports, still dialling the old ones."""
+    return replace(
+        desired,
+        credential=live.credential,
+        server_names=live.server_names,
+        listeners=_widened_listeners(live, desired, presented),
+        callees=_widened_callees(live, desired, presented, dial_new_ports=False),
+        _digest=[],
+    )
+
+
+def activate_recipe(live: Recipe | None, desired: Recipe, presented: Mapping[str, frozenset[TrustAnchor]]) -> Recipe:
+    """The new identity, accepting old and new peers, dialling the new ports of the old instances."""
+    return replace(
+        desired,
+        listeners=_widened_listeners(live, desired, presented),
+        callees=_widened_callees(live, desired, presented, dial_new_ports=True),
+        _digest=[],
+    )
+
+
+def _widened_listeners(
+    live: Recipe | None, desired: Recipe, presented: Mapping[str, frozenset[TrustAnchor]]
+) -> tuple[ServedListener, ...]:
+    old = {served.name: served for served in live.listeners} if live is not None else {}
+    widened = [_widened_listener(old.pop(new.name, None), new, presented) for new in desired.listeners]
+    return tuple(sorted([*widened, *old.values()], key=lambda served: served.name))
+
+
+def _widened_listener(
+    old: ServedListener | None, new: ServedListener, presented: Mapping[str, frozenset[TrustAnchor]]
+) -> ServedListener:
+    """The union of both; `presented` lets in what declared callers still show, also at a new instance."""
+    asks = new.client_certificate is not ClientCertificate.NONE
+    showing = [presented.get(caller, frozenset()) for caller in new.callers] if asks else []
+    anchors = new.policy.anchors.union(*showing)
+    if old is None:
+        return replace(new, policy=_policy(new.policy, anchors))
+    return replace(
+        new,
+        sockets=tuple(sorted({*old.sockets, *new.sockets}, key=str)),
+        client_certificate=max(old.client_certificate, new.client_certificate, key=LOOSENESS.__getitem__),
+        protocols=tuple(sorted({*old.protocols, *new.protocols})),
+        callers=tuple(sorted({*old.callers, *new.callers})),
+        policy=_policy(new.policy, anchors | old.policy.anchors),
+    )
+
+
+def _policy(policy: PeerPolicy, anchors: frozenset[TrustAnchor]) -> PeerPolicy:
+    return policy if policy.anchors == anchors else PeerPolicy(anchors=anchors, identifiers=policy.identifiers)
+
+
+def _widened_callees(
+    live: Recipe | None, desired: Recipe, presented: Mapping[str, frozenset[TrustAnchor]], *, dial_new_ports: bool
+) -> tuple[Callee, ...]:
+    old = {callee.listener: callee for callee in live.callees} if live is not None else {}
+    widened = [
+        _widened_callee(old.pop(new.listener, None), new, presented, dial_new_ports=dial_new_ports)
+        for new in desired.callees
+    ]
+    return tuple(sorted([*widened, *old.values()], key=lambda callee: callee.listener))
+
+
+def _widened_callee(
+    old: Callee | None, new: Callee, presented: Mapping[str, frozenset[TrustAnchor]], *, dial_new_ports: bool
+) -> Callee:
+    anchors = new.policy.anchors | presented.get(new.listener.service, frozenset())
+    if old is None:
+        return new if anchors == new.policy.anchors else replace(new, policy=_policy(new.policy, anchors))
+    endpoints = _redialled(old.endpoints, new.endpoints) if dial_new_ports else old.endpoints
+    return replace(
+        new,
+        endpoints=endpoints,
+        server_name=old.server_name,
+        policy=_policy(new.policy, anchors | old.policy.anchors),
+    )
+
+
+def _redialled(old: tuple[Endpoint, ...], new: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
+    """The instances that are dialled now, each where it is to be dialled."""
+    places = {endpoint.instance: endpoint for endpoint in new}
+    return tuple(places.get(endpoint.instance, endpoint) for endpoint in old)
+
+
+def leaving_recipe(
+    live: Recipe, doors: Iterable[ServedListener], presented: Mapping[str, frozenset[TrustAnchor]], digest: str
+) -> Recipe:
+    """An instance that goes, as it has to be while callers still dial it: its doors let in what they will show.
+
+    `doors` are the service's as an instance that stays is to have them; `digest` is of the templates that render it.
+    """
+    declared = {door.name: door for door in doors}
+    widened = tuple(
+        replace(_widened_listener(old, declared[old.name], presented), sockets=old.sockets)
+        if old.name in declared
+        else old
+        for old in live.listeners
+    )
+    return replace(live, listeners=widened, runtime_digest=digest, _digest=[])
+
+
+def trust_view(recipe: Recipe) -> tuple[object, ...]:
+    """What peers can notice of a release; settings, templates and paths are not among it."""
+    return (recipe.credential, recipe.server_names, recipe.listeners, recipe.callees)
+
+
+def releases_of(
+    live: Recipe | None, desired: Recipe, presented: Mapping[str, frozenset[TrustAnchor]]
+) -> dict[Wave, Recipe]:
+    """The releases that take one instance from live to desired, at most three; equal neighbours become one."""
+    if live == desired:
+        return {}
+    releases: dict[Wave, Recipe] = {}
+    current = live
+    if live is not None:
+        extended = extend_recipe(live, desired, presented)
+        if trust_view(extended) != trust_view(live):
+            releases[Wave.EXTEND] = current = extended
+    activated = activate_recipe(live, desired, presented)
+    if current is None or trust_view(activated) != trust_view(current):
+        releases[Wave.ACTIVATE] = current = activated
+    if desired != current:
+        tightens = trust_view(desired) != trust_view(current)
+        releases[Wave.WITHDRAW if tightens else Wave.ACTIVATE] = desired
+    return releases
+
+
+def make_steps(
+    live: Mapping[InstanceId, Recipe],
+    desired: Mapping[InstanceId, Recipe],
+    leaving: Mapping[InstanceId, Recipe],
+    presented: Mapping[str, frozenset[TrustAnchor]],
+    new_identities: frozenset[InstanceId],
+) -> tuple[Step, ...]:
+    """Every release and removal with what it waits for, in an order that satisfies the waits.
+
+    `leaving` are instances that go while their service stays, as they have to be until then. `new_identities` are
+    those whose activation peers must be ready for: another CA, other names or usages.
+    """
+    releases: dict[InstanceId, dict[Wave, Recipe]] = {
+        instance: {Wave.EXTEND: recipe}
+        for instance, recipe in leaving.items()
+        if trust_view(recipe) != trust_view(live[instance])
+    }
+    for instance, recipe in desired.items():
+        waves = releases_of(live.get(instance), recipe, presented)
+        if waves:
+            releases[instance] = waves
+    if not releases and live.keys() <= desired.keys():
+        return ()
+    barriers = _Barriers(live, desired, releases, new_identities)
+    steps = [
+        Step(
+            id=StepId(instance, wave),
+            process=recipe.process,
+            recipe=recipe,
+            waits_for=barriers.before(instance, wave),
+        )
+        for instance, waves in releases.items()
+        for wave, recipe in waves.items()
+    ]
+    steps += [
+        Step(
+            id=StepId(instance, Wave.REMOVE),
+            process=recipe.process,
+            recipe=None,
+            waits_for=barriers.before_removal(instance),
+        )
+        for instance, recipe in live.items()
+        if instance not in desired
+    ]
+    return tuple(sorted(steps, key=lambda step: (step.id.wave, step.process, step.id.instance)))
+
+
+class _Barriers:
+    """Who has to be done before whom."""
+
+    def __init__(
+        self,
+        live: Mapping[InstanceId, Recipe],
+        desired: Mapping[InstanceId, Recipe],
+        releases: Mapping[InstanceId, Mapping[Wave, Recipe]],
+        new_identities: frozenset[InstanceId],
+    ) -> None:
+        self._live = live
+        self._desired = desired
+        self._releases = releases
+        self._new_identities = new_identities
+        self._instances: dict[str, list[InstanceId]] = defaultdict(list)
+        for instance in {**desired, **releases}:
+            self._instances[instance.service].append(instance)
+        self._diallers: dict[InstanceId, set[InstanceId]] = defaultdict(set)
+        for instance, recipe in live.items():
+            for callee in recipe.callees:
+                for endpoint in callee.endpoints:
+                    self._diallers[endpoint.instance].add(instance)
+
+    def before(self, instance: InstanceId, wave: Wave) -> frozenset[StepId]:
+        match wave:
+            case Wave.ACTIVATE:
+                peers = self._extending_peers(instance)
+                return frozenset({*self._own(instance, Wave.EXTEND), *(StepId(peer, Wave.EXTEND) for peer in peers)})
+            case Wave.WITHDRAW:
+                return frozenset(
+                    {
+                        *self._own(instance, Wave.EXTEND, Wave.ACTIVATE),
+                        *(StepId(peer, Wave.ACTIVATE) for peer in self._activating_peers(instance)),
+                        *(StepId(peer, Wave.EXTEND) for peer in self._newly_dialled(instance)),
+                    }
+                )
+            case _:
+                return frozenset()
+
+    def before_removal(self, instance: InstanceId) -> frozenset[StepId]:
+        """An instance goes when whoever still dials it has stopped doing so, and what takes its place is up."""
+        stopped = (
+            StepId(dialler, Wave.WITHDRAW)
+            for dialler in self._diallers.get(instance, ())
+            if Wave.WITHDRAW in self._releases.get(dialler, {})
+        )
+        replaced = (
+            StepId(sibling, Wave.ACTIVATE)
+            for sibling in self._instances.get(instance.service, ())
+            if sibling not in self._live and Wave.ACTIVATE in self._releases.get(sibling, {})
+        )
+        return frozenset({*stopped, *replaced, *self._own(instance, Wave.EXTEND)})
+
+    def _own(self, instance: InstanceId, *waves: Wave) -> Iterator[StepId]:
+        return (StepId(instance, wave) for wave in waves if wave in self._releases.get(instance, {}))
+
+    def _extending_peers(self, instance: InstanceId) -> Iterable[InstanceId]:
+        """Those that must accept what the instance is about to show, or serve what it is about to dial."""
+        if not self._is_noticed(instance):
+            return ()
+        return (peer for peer in self._peers(instance) if Wave.EXTEND in self._releases.get(peer, {}))
+
+    def _activating_peers(self, instance: InstanceId) -> Iterable[InstanceId]:
+        """Those whose old face the instance is about to refuse, or whose new one it is about to rely on."""
+        return (
+            peer
+            for peer in self._peers(instance)
+            if Wave.ACTIVATE in self._releases.get(peer, {}) and self._is_noticed(peer)
+        )
+
+    def _newly_dialled(self, instance: InstanceId) -> Iterable[InstanceId]:
+        """Live instances that are dialled from WITHDRAW on only, and may have to open the port first."""
+        before = self._live.get(instance)
+        dialled = {endpoint for callee in before.callees for endpoint in callee.endpoints} if before else set()
+        return (
+            endpoint.instance
+            for callee in self._desired[instance].callees
+            for endpoint in callee.endpoints
+            if endpoint not in dialled and Wave.EXTEND in self._releases.get(endpoint.instance, {})
+        )
+
+    def _is_noticed(self, instance: InstanceId) -> bool:
+        """Whether peers have to care that the instance activates: a new face, a first one, or other places dialled."""
+        before, after = self._live.get(instance), self._releases[instance].get(Wave.ACTIVATE)
+        if before is None or after is None or instance in self._new_identities:
+            return True
+        extended = self._releases[instance].get(Wave.EXTEND, before)
+        return extended.callees != after.callees
+
+    def _peers(self, instance: InstanceId) -> Iterator[InstanceId]:
+        """Every instance with a declared call from or to this one."""
+        recipe = self._desired[instance]
+        services = {caller for served in recipe.listeners for caller in served.callers}
+        services.update(callee.listener.service for callee in recipe.callees)
+        for service in sorted(services):
+            yield from self._instances.get(service, ())

@@ -1,0 +1,199 @@
+"""No declared call ever breaks and no undeclared one ever opens: in any interleaving, whatever fails.
+
+Each topology is planned and applied several times; in each apply a random subset of the instances fails, steps run in
+a random order that respects what they wait for, and it may stop anywhere. After every single step all calls are
+tried. `MTLSCTL_TOPOLOGIES` and `MTLSCTL_SEED` choose how many and which.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from random import Random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mtlsctl.model.plan import Step, StepId, Wave
+from mtlsctl.planner.plan import make_plan
+from tests.support.runtimes import RUNTIMES
+from tests.support.topologies import Topology
+from tests.support.world import NOW, World, opened, waves_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mtlsctl.model.plan import Plan
+    from mtlsctl.model.topology import InstanceId, Inventory
+
+TOPOLOGIES = int(os.environ.get("MTLSCTL_TOPOLOGIES", "10000"))
+SEED = int(os.environ.get("MTLSCTL_SEED", "0"))
+SLICES = 10
+ROUNDS = 3
+
+
+
+class Broken(AssertionError):
+    """A declared call stopped working."""
+
+
+class Opened(AssertionError):
+    """An undeclared call became possible."""
+
+
+@dataclass
+class Tally:
+    """What the runs covered, so that a test which tries nothing fails."""
+
+    topologies: int = 0
+    instances: int = 0
+    mutual: int = 0
+    steps: int = 0
+    failures: int = 0
+    waves: Counter[Wave] = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        self.waves = Counter()
+
+
+def as_planned(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    return steps
+
+
+def no_barrier(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """Nobody waits for anybody else."""
+    return tuple(
+        replace(step, waits_for=frozenset(one for one in step.waits_for if one.instance == step.id.instance))
+        for step in steps
+    )
+
+
+def withdraw_early(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """Old trust is dropped in the first release of an instance."""
+    last = {step.id.instance: step.recipe for step in steps if step.id.wave is Wave.WITHDRAW}
+    return tuple(
+        replace(step, recipe=replace(last[step.id.instance], credential=step.recipe.credential, _digest=[]))
+        if step.recipe is not None and step.id.instance in last
+        else step
+        for step in steps
+    )
+
+
+def leaf_before_trust(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """New identities are shown before peers were told to trust them."""
+    return tuple(
+        replace(step, waits_for=frozenset(one for one in step.waits_for if one.wave is not Wave.EXTEND))
+        if step.id.wave is Wave.ACTIVATE
+        else replace(step, waits_for=frozenset({*step.waits_for, StepId(step.id.instance, Wave.ACTIVATE)}) & _ids(steps))
+        if step.id.wave is Wave.EXTEND
+        else step
+        for step in steps
+    )
+
+
+def _ids(steps: tuple[Step, ...]) -> frozenset[StepId]:
+    return frozenset(step.id for step in steps)
+
+
+def run(world: World, plan: Plan, steps: tuple[Step, ...], inventory: Inventory, random: Random, tally: Tally, *, calm: bool) -> None:
+    """Apply the steps in a random order; with `calm` nothing fails and nothing stops early."""
+    down = set() if calm else _unlucky(steps, random)
+    stop_after = len(steps) if calm or random.random() < 0.8 else random.randint(0, len(steps))
+    waiting, done, lost = {step.id: step for step in steps}, set[StepId](), set[StepId]()
+    working = {call for call in world.calls(inventory) if world.works(call)}
+    doors = world.open_doors(inventory)
+    while waiting and stop_after:
+        ready = sorted(id for id, step in waiting.items() if not (step.waits_for & waiting.keys()))
+        step = waiting.pop(random.choice(ready))
+        if step.id.instance in down or step.waits_for & lost:
+            lost.add(step.id)
+            tally.failures += 1
+            continue
+        world.publish(step)
+        done.add(step.id)
+        stop_after -= 1
+        tally.steps += 1
+        tally.waves[step.id.wave] += 1
+        for call in working:
+            if not world.works(call):
+                raise Broken(f"{call[0]} -> {call[1]} broke at {step.id}")
+        now_open = world.open_doors(inventory)
+        if opened(doors, now_open):
+            raise Opened(f"{opened(doors, now_open)} opened at {step.id}")
+        doors = now_open
+        working |= {call for call in world.calls(inventory) if world.works(call)}
+
+
+def _unlucky(steps: tuple[Step, ...], random: Random) -> set[InstanceId]:
+    instances = sorted({step.id.instance for step in steps})
+    return {one for one in instances if random.random() < random.choice([0, 0, 0.2, 0.5])}
+
+
+def live_through(seed: int, tally: Tally, mangle: Callable[[tuple[Step, ...]], tuple[Step, ...]] = as_planned) -> None:
+    """One estate from its first plan through several edits with failures to a calm end."""
+    random = Random(seed)  # noqa: S311
+    topology, world, now = Topology.sprout(random), World(), NOW
+    runtimes = RUNTIMES
+    for turn in range(ROUNDS):
+        inventory = topology.inventory()
+        _apply(world, inventory, runtimes, now, random, tally, mangle, calm=turn == 0)
+        tally.topologies += turn == 0
+        tally.instances += topology.instances if turn == 0 else 0
+        tally.mutual += turn == 0 and topology.is_mutual
+        topology.edit()
+        now += timedelta(days=random.choice([0, 0, 1, 50, 70, 200]))
+        if random.random() < 0.1 and world.state.live:
+            missing = random.choice(sorted(world.state.live))
+            world.state = replace(world.state, keys_missing=frozenset({missing}))
+    inventory = topology.inventory()
+    _apply(world, inventory, runtimes, now, random, tally, mangle, calm=True)
+    broken = [f"{call[0]} -> {call[1]}" for call in world.calls(inventory) if not world.works(call)]
+    assert [] == broken
+    assert set() == world.open_doors(inventory)
+    again = make_plan(inventory, world.state, runtimes, now)
+    assert not again.has_changes, again
+
+
+def _apply(world, inventory, runtimes, now, random, tally, mangle, *, calm) -> None:
+    plan = make_plan(inventory, world.state, runtimes, now)
+    assert () == plan.refusals
+    assert all(len(waves) <= 3 for waves in waves_of(plan).values())
+    for step in plan.steps:
+        assert all(earlier.wave < step.id.wave for earlier in step.waits_for), step
+        assert step.waits_for <= _ids(plan.steps), step
+    world.issue(plan, now)
+    run(world, plan, mangle(plan.steps), inventory, random, tally, calm=calm)
+    world.end()
+
+
+@pytest.mark.parametrize("part", range(SLICES))
+def test_no_declared_call_breaks_and_no_undeclared_one_opens(part: int) -> None:
+    tally = Tally()
+    seeds = range(SEED + part, SEED + TOPOLOGIES, SLICES)
+    for seed in seeds:
+        try:
+            live_through(seed, tally)
+        except AssertionError as failure:
+            pytest.fail(f"seed {seed}: {type(failure).__name__}: {failure}")
+    print(f"seeds {seeds}: {tally}")
+    assert len(seeds) == tally.topologies
+    assert tally.instances / tally.topologies >= 5
+    assert tally.mutual / tally.topologies >= 0.2
+    assert tally.failures > 0
+    assert set(Wave) == set(tally.waves)
+
+
+@pytest.mark.parametrize("mangle", [no_barrier, withdraw_early, leaf_before_trust], ids=lambda one: one.__name__)
+def test_a_planner_that_is_wrong_is_caught(mangle) -> None:
+    caught = 0
+    for seed in range(300):
+        try:
+            live_through(seed, Tally(), mangle)
+        except (Broken, Opened):
+            caught += 1
+        except AssertionError:
+            pass  # a wrong planner may also end in a wrong place; what counts is what happens on the way
+    print(f"{mangle.__name__}: caught in {caught} of 300")
+    assert caught > 0

@@ -1,0 +1,48 @@
+"""Runtimes as values, for tests that need no folder."""
+
+from mtlsctl.model.runtime import (
+    Check,
+    Enforcement,
+    PointerKind,
+    ProcessScope,
+    Reload,
+    Role,
+    Runtime,
+    Setting,
+    SettingType,
+)
+
+ABLE = Enforcement(anchors=True, identifiers=True, crls=True, separate_trust=True, refuse_all=True, server_names=True)
+
+NGINX = Runtime(
+    name="nginx",
+    digest="nginx templates 1",
+    roles=frozenset(Role),
+    scope=ProcessScope.HOST,
+    process="nginx",
+    pointer=PointerKind.FILE,
+    pointer_path="/etc/nginx/conf.d/mtlsctl.conf",
+    enforcement=ABLE,
+    settings=(
+        Setting(name="egress", type=SettingType.CALLEE_PORTS, required=False, description=""),
+        Setting(name="upstream", type=SettingType.HTTP_URL, required=False, description=""),
+    ),
+    check=Check.NGINX_TEST,
+    reload=Reload.SIGNAL_HUP_MASTER,
+)
+
+NODE = Runtime(
+    name="node",
+    digest="node templates 1",
+    roles=frozenset(Role),
+    scope=ProcessScope.INSTANCE,
+    process="node",
+    pointer=PointerKind.CURRENT,
+    pointer_path="/etc/mtlsctl/{service}/current",
+    enforcement=ABLE,
+    settings=(),
+    check=Check.NODE_CHECK,
+    reload=Reload.SIGNAL_HUP,
+)
+
+RUNTIMES = {"nginx": NGINX, "node": NODE}

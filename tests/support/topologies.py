@@ -1,0 +1,196 @@
+"""Random inventories and random edits of them; everything follows from one seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from mtlsctl.model.identifiers import DnsId
+from mtlsctl.model.topology import (
+    AuthorityPolicy,
+    Caller,
+    CertificatePolicy,
+    ClientCertificate,
+    DirectoryHost,
+    Inventory,
+    Listener,
+    Service,
+)
+
+if TYPE_CHECKING:
+    from random import Random
+
+MODES = [ClientCertificate.REQUIRED] * 4 + [ClientCertificate.OPTIONAL, ClientCertificate.NONE]
+LONG = CertificatePolicy(lifetime=timedelta(days=90), renew_before=timedelta(days=30))
+
+
+@dataclass
+class Topology:
+    """A mutable sketch of an estate. Ports are never given out twice, so no edit passes one on."""
+
+    random: Random
+    services: dict[str, Service] = field(default_factory=dict)
+    hosts: dict[str, DirectoryHost] = field(default_factory=dict)
+    last_port: int = 1000
+    last_name: int = 0
+    edits: int = 0
+
+    @classmethod
+    def sprout(cls, random: Random) -> Topology:
+        topology = cls(random)
+        for number in range(random.randint(2, 4)):
+            host = f"h{number}"
+            topology.hosts[host] = DirectoryHost(name=host, directory=f"/out/{host}", address=f"127.0.0.{number + 2}")
+        for _ in range(random.randint(3, 5)):
+            topology.add_service()
+        for _ in range(random.randint(2, 7)):
+            topology.add_edge()
+        if random.random() < 0.35:
+            topology.add_mutual_edge()
+        return topology
+
+    def inventory(self) -> Inventory:
+        self.edits += 1
+        return Inventory(name="calendar", hosts=self.hosts, services=dict(self.services), digest=str(self.edits))
+
+    @property
+    def instances(self) -> int:
+        return sum(len(service.hosts) for service in self.services.values())
+
+    @property
+    def is_mutual(self) -> bool:
+        calls = {
+            (caller.service, service.name)
+            for service in self.services.values()
+            for door in service.listeners
+            for caller in door.callers
+        }
+        return any((callee, caller) in calls for caller, callee in calls)
+
+    def add_service(self) -> None:
+        name = f"s{len(self.services)}x{self.last_name}"
+        hosts = tuple(sorted(self.random.sample(sorted(self.hosts), self.random.randint(1, 2))))
+        doors = tuple(self._door(f"d{n}") for n in range(self.random.choice([0, 1, 1, 1, 2])))
+        runtime = self.random.choice(["nginx", "node"])
+        self.services[name] = Service(
+            name=name, runtime=runtime, hosts=hosts, names=(self._name(),), listeners=doors, certificate=LONG
+        )
+
+    def _name(self) -> DnsId:
+        self.last_name += 1
+        return DnsId(f"n{self.last_name}.{self.random.choice(['example.com', 'example.net'])}")
+
+    def _door(self, name: str) -> Listener:
+        self.last_port += 1
+        return Listener(name=name, port=self.last_port, client_certificate=self.random.choice(MODES))
+
+    def _any(self) -> Service:
+        return self.services[self.random.choice(sorted(self.services))]
+
+    def _any_with_doors(self) -> Service | None:
+        able = sorted(name for name, service in self.services.items() if service.listeners)
+        return self.services[self.random.choice(able)] if able else None
+
+    def _set_door(self, service: Service, old: Listener, new: Listener) -> None:
+        doors = tuple(new if door is old else door for door in service.listeners)
+        self.services[service.name] = replace(service, listeners=doors)
+
+    def _allow(self, caller: str, callee: Service) -> None:
+        door = self.random.choice(callee.listeners)
+        if caller != callee.name and all(one.service != caller for one in door.callers):
+            self._set_door(callee, door, replace(door, callers=(*door.callers, Caller(service=caller))))
+
+    def add_edge(self) -> None:
+        callee = self._any_with_doors()
+        if callee:
+            self._allow(self._any().name, callee)
+
+    def add_mutual_edge(self) -> None:
+        able = sorted(name for name, service in self.services.items() if service.listeners)
+        if len(able) > 1:
+            first, second = self.random.sample(able, 2)
+            self._allow(first, self.services[second])
+            self._allow(second, self.services[first])
+
+    def remove_edge(self) -> None:
+        callee = self._any_with_doors()
+        if callee:
+            door = self.random.choice(callee.listeners)
+            if door.callers:
+                lost = self.random.choice(door.callers)
+                self._set_door(callee, door, replace(door, callers=tuple(one for one in door.callers if one != lost)))
+
+    def rotate(self) -> None:
+        service = self._any()
+        policy = replace(service.authority, generation=service.authority.generation + 1)
+        self.services[service.name] = replace(service, authority=policy)
+
+    def rename(self) -> None:
+        service = self._any()
+        kept = service.names if self.random.random() < 0.3 else ()
+        self.services[service.name] = replace(service, names=(self._name(), *kept))
+
+    def move_port(self) -> None:
+        service = self._any_with_doors()
+        if service:
+            door = self.random.choice(service.listeners)
+            self.last_port += 1
+            self._set_door(service, door, replace(door, port=self.last_port))
+
+    def change_mode(self) -> None:
+        service = self._any_with_doors()
+        if service:
+            door = self.random.choice(service.listeners)
+            self._set_door(service, door, replace(door, client_certificate=self.random.choice(MODES)))
+
+    def move_host(self) -> None:
+        service = self._any()
+        hosts = tuple(sorted(self.random.sample(sorted(self.hosts), self.random.randint(1, 2))))
+        self.services[service.name] = replace(service, hosts=hosts)
+
+    def add_door(self) -> None:
+        service = self._any()
+        if len(service.listeners) < 3:
+            door = self._door(f"d{self.last_port}")
+            self.services[service.name] = replace(service, listeners=(*service.listeners, door))
+
+    def remove_service(self) -> None:
+        if len(self.services) > 2:
+            lost = self._any().name
+            del self.services[lost]
+            for service in list(self.services.values()):
+                doors = tuple(
+                    replace(door, callers=tuple(one for one in door.callers if one.service != lost))
+                    for door in service.listeners
+                )
+                self.services[service.name] = replace(service, listeners=doors)
+
+    def change_profile(self) -> None:
+        service = self._any()
+        policy = replace(service.certificate, lifetime=timedelta(days=self.random.choice([60, 90])))
+        authority = AuthorityPolicy(
+            generation=service.authority.generation, lifetime=timedelta(days=self.random.choice([400, 1825]))
+        )
+        self.services[service.name] = replace(service, certificate=policy, authority=authority)
+
+    def edit(self) -> None:
+        """One to four random edits in one commit."""
+        edits = [
+            self.add_service,
+            self.add_edge,
+            self.add_edge,
+            self.add_mutual_edge,
+            self.remove_edge,
+            self.rotate,
+            self.rotate,
+            self.rename,
+            self.move_port,
+            self.change_mode,
+            self.move_host,
+            self.add_door,
+            self.remove_service,
+            self.change_profile,
+        ]
+        for _ in range(self.random.randint(1, 4)):
+            self.random.choice(edits)()

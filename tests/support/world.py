@@ -1,0 +1,193 @@
+"""A simulated estate: it holds what instances serve and dial, and says which calls work. No TLS, no files.
+
+The rules of a working call are written down here a second time, independently of the planner.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from mtlsctl.model.credential import CertificationAuthority, Credential, KeyUsage
+from mtlsctl.model.plan import Op, Step, Wave
+from mtlsctl.model.release import Receipt
+from mtlsctl.model.state import Live, State
+from mtlsctl.model.topology import ClientCertificate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mtlsctl.model.credential import AuthorityProfile, CertificateProfile
+    from mtlsctl.model.plan import Plan
+    from mtlsctl.model.release import Callee, Endpoint, Recipe, ServedListener
+    from mtlsctl.model.topology import InstanceId, Inventory, ListenerId
+
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+BACKDATED = timedelta(minutes=5)
+
+ANYBODY = "*"
+
+Call = tuple["InstanceId", "ListenerId"]
+Door = tuple[str, "InstanceId", str]
+
+
+def new_state(estate: str = "calendar") -> State:
+    return State(lineage="b7f0", serial=1, estate=estate)
+
+
+def made_authority(profile: AuthorityProfile, now: datetime) -> CertificationAuthority:
+    return CertificationAuthority(
+        profile=profile,
+        serial=f"{hash(profile.id) & 0xFFFFFF:x}",
+        not_before=now - BACKDATED,
+        not_after=now + profile.lifetime,
+        certificate_sha256=f"ca {profile.id}",
+        spki_sha256=f"key of ca {profile.id}",
+    )
+
+
+def issued(profile: CertificateProfile, now: datetime, authority_ends: datetime) -> Credential:
+    return Credential(
+        profile=profile,
+        serial=f"{hash(profile.id) & 0xFFFFFF:x}",
+        not_before=now - BACKDATED,
+        not_after=min(now + profile.lifetime, authority_ends),
+        certificate_sha256=f"leaf {profile.id}",
+        spki_sha256=f"key of {profile.id}",
+    )
+
+
+@dataclass
+class World:
+    """What is live; steps change it one at a time."""
+
+    state: State = field(default_factory=new_state)
+
+    def issue(self, plan: Plan, now: datetime) -> None:
+        """All that is issued exists before any step runs, as in an apply."""
+        authorities = dict(self.state.authorities)
+        for profile in plan.authorities:
+            authorities[profile.id] = made_authority(profile, now)
+        for change in plan.authority_changes:
+            if change.op is Op.REMOVE:
+                authorities[change.id] = replace(authorities[change.id], key_destroyed=True)
+        credentials, ends = dict(self.state.credentials), dict(self.state.leaf_ends)
+        for leaf in plan.certificates:
+            assert leaf.id not in credentials, f"{leaf.id} is issued twice"
+            assert not authorities[leaf.authority].key_destroyed
+            self._assert_within_constraints(leaf, authorities[leaf.authority].profile)
+            credential = issued(leaf, now, authorities[leaf.authority].not_after)
+            credentials[leaf.id] = credential
+            ends[leaf.authority] = max(ends.get(leaf.authority, credential.not_after), credential.not_after)
+        self.state = replace(
+            self.state,
+            authorities=authorities,
+            credentials=credentials,
+            leaf_ends=ends,
+            sequences={**self.state.sequences, **{leaf.id.instance: leaf.id.sequence for leaf in plan.certificates}},
+            generations={**self.state.generations, **{one.id.service: one.id.generation for one in plan.authorities}},
+            keys_missing=self.state.keys_missing - {leaf.id.instance for leaf in plan.certificates},
+        )
+
+    @staticmethod
+    def _assert_within_constraints(leaf: CertificateProfile, authority: AuthorityProfile) -> None:
+        for name in leaf.presented_names:
+            assert any(name == one or name.endswith("." + one) for one in authority.permitted_names), (leaf, authority)
+        assert authority.addresses or not leaf.addresses
+
+    def publish(self, step: Step) -> None:
+        live = dict(self.state.live)
+        if step.recipe is None:
+            live.pop(step.id.instance, None)
+        else:
+            receipt = Receipt(release=step.recipe.digest[:16], release_digest=step.recipe.digest, files=())
+            live[step.id.instance] = Live(recipe=step.recipe, receipt=receipt)
+        self.state = replace(self.state, live=live)
+
+    def end(self) -> None:
+        self.state = replace(self.state, serial=self.state.serial + 1)
+
+    def recipe(self, instance: InstanceId) -> Recipe | None:
+        live = self.state.live.get(instance)
+        return live.recipe if live else None
+
+    def calls(self, inventory: Inventory) -> Iterator[Call]:
+        """Every declared call of every declared instance."""
+        for edge, _ in inventory.edges():
+            for caller in inventory.services[edge.caller].instances:
+                yield caller, edge.listener
+
+    def works(self, call: Call) -> bool:
+        """Whether each place that the caller dials lets it in and is believed by it."""
+        instance, listener = call
+        recipe = self.recipe(instance)
+        callee = recipe.called(listener) if recipe else None
+        if recipe is None or callee is None or not callee.endpoints:
+            return False
+        return all(self._gets_through(recipe, callee, endpoint) for endpoint in callee.endpoints)
+
+    def _gets_through(self, caller: Recipe, callee: Callee, endpoint: Endpoint) -> bool:
+        server = self.recipe(endpoint.instance)
+        served = server.served(callee.listener.listener) if server else None
+        if server is None or served is None or endpoint.port not in {socket.port for socket in served.sockets}:
+            return False
+        shown = self.state.credentials[server.credential].profile
+        believed = (
+            shown.authority in callee.policy.anchors
+            and callee.server_name in shown.presented_names
+            and KeyUsage.SERVER_AUTH in shown.usages
+        )
+        return believed and self._lets_in(served, caller)
+
+    def _lets_in(self, served: ServedListener, caller: Recipe) -> bool:
+        shown = self.state.credentials[caller.credential].profile
+        welcome = shown.authority in served.policy.anchors and KeyUsage.CLIENT_AUTH in shown.usages
+        match served.client_certificate:
+            case ClientCertificate.REQUIRED:
+                return welcome
+            case ClientCertificate.OPTIONAL:
+                return welcome or KeyUsage.CLIENT_AUTH not in shown.usages
+            case ClientCertificate.NONE:
+                return True
+
+    def open_doors(self, inventory: Inventory) -> set[Door]:
+        """(service, server instance, listener) that lets a service in though the inventory does not declare it.
+
+        A door is open to a service when it trusts a CA of it, whatever that service holds at the moment: the trust
+        store is the access list. One that asks nobody is open to ANYBODY; one that is declared so is left out.
+        """
+        declared = {(edge.caller, edge.listener.service, edge.listener.listener) for edge, _ in inventory.edges()}
+        doors: set[Door] = set()
+        for instance, live in self.state.live.items():
+            for served in live.recipe.listeners:
+                if not self._asks(inventory, instance, served.name):
+                    continue
+                if served.client_certificate is not ClientCertificate.REQUIRED:
+                    doors.add((ANYBODY, instance, served.name))
+                    continue
+                doors.update(
+                    (anchor.service, instance, served.name)
+                    for anchor in served.policy.anchors
+                    if (anchor.service, instance.service, served.name) not in declared
+                )
+        return doors
+
+    @staticmethod
+    def _asks(inventory: Inventory, instance: InstanceId, listener: str) -> bool:
+        service = inventory.services.get(instance.service)
+        doors = service.listeners if service else ()
+        return all(door.client_certificate is ClientCertificate.REQUIRED for door in doors if door.name == listener)
+
+
+def opened(before: set[Door], after: set[Door]) -> set[Door]:
+    """Doors that let in somebody whom they did not let in before."""
+    return {door for door in after - before if (ANYBODY, door[1], door[2]) not in before}
+
+
+def waves_of(plan: Plan) -> dict[InstanceId, set[Wave]]:
+    releases: dict[InstanceId, set[Wave]] = {}
+    for step in plan.steps:
+        if step.recipe is not None:
+            releases.setdefault(step.id.instance, set()).add(step.id.wave)
+    return releases
