@@ -75,6 +75,6 @@ def release_name(release_digest: str) -> str:
 
 
 def pointer_sha256(pointer: Pointer) -> str:
-    """What `Transport.read_pointer` gives after a switch to it."""
+    """The digest by which a pointer is remembered: of a file's bytes, or of a symlink's target."""
     data = pointer.content if isinstance(pointer, FilePointer) else pointer.target.encode()
     return hashlib.sha256(data).hexdigest()

@@ -27,7 +27,7 @@ class Transport(Protocol):
         """Whether the key is there to be carried into a release."""
 
     def stage(self, release: StagedRelease) -> None:
-        """Write `<release>.partial`, link its key, sync, rename to its name; a whole release of that name is left as it is."""
+        """Write `<release>.partial`, link its key, sync, rename; a whole release of that name is left as it is."""
 
     def read_release(self, service: str, release: str) -> dict[str, tuple[bytes, int]]:
         """Path below the release -> (bytes, mode), read back without following symlinks; the key's bytes included."""
@@ -42,8 +42,8 @@ class Transport(Protocol):
         most 20 lines of what the program said.
         """
 
-    def read_pointer(self, path: str) -> str | None:
-        """SHA-256 of the pointer file's bytes, or of the symlink's target text; None when there is none."""
+    def read_pointer(self, path: str) -> Pointer | None:
+        """The pointer as it is now, ready to be put back by `switch`; None when there is none."""
 
     def switch(self, pointer: Pointer) -> None:
         """Exactly one rename, synced."""

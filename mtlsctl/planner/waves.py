@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING
 
 from mtlsctl.model.plan import Step, StepId, Wave
 from mtlsctl.model.topology import ClientCertificate
-from mtlsctl.model.trust import PeerPolicy
+from mtlsctl.model.trust import PeerPolicy, TrustAnchor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from mtlsctl.model.release import Callee, Endpoint, Recipe, ServedListener
     from mtlsctl.model.topology import InstanceId
-    from mtlsctl.model.trust import TrustAnchor
 
 LOOSENESS = {mode: rank for rank, mode in enumerate(ClientCertificate)}
 
@@ -64,13 +63,15 @@ def _widened_listener(
     anchors = new.policy.anchors.union(*showing)
     if old is None:
         return replace(new, policy=_policy(new.policy, anchors))
+    loosest = max(old.client_certificate, new.client_certificate, key=LOOSENESS.__getitem__)
+    asked = anchors | old.policy.anchors if loosest is not ClientCertificate.NONE else frozenset[TrustAnchor]()
     return replace(
         new,
         sockets=tuple(sorted({*old.sockets, *new.sockets}, key=str)),
-        client_certificate=max(old.client_certificate, new.client_certificate, key=LOOSENESS.__getitem__),
+        client_certificate=loosest,
         protocols=tuple(sorted({*old.protocols, *new.protocols})),
         callers=tuple(sorted({*old.callers, *new.callers})),
-        policy=_policy(new.policy, anchors | old.policy.anchors),
+        policy=_policy(new.policy, asked),
     )
 
 

@@ -1,0 +1,220 @@
+"""Make it so: look, plan, ask, issue, render, publish wave by wave, clean up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mtlsctl.deliver.layout import RELEASES_KEPT
+from mtlsctl.errors import PlanRefused
+from mtlsctl.failpoints import reach
+from mtlsctl.model.plan import Op
+from mtlsctl.model.topology import SshHost
+from mtlsctl.operations.executor import Executor, live_members
+from mtlsctl.operations.issue import issue_certificates, make_authorities, request_keys
+from mtlsctl.operations.observe import hosts_of, look_at_hosts
+from mtlsctl.operations.plan import Planned, refuse_unsafe
+from mtlsctl.operations.progress import Issued, Status
+from mtlsctl.operations.publication import Publication
+from mtlsctl.operations.releases import render_releases
+from mtlsctl.operations.saved_plan import compare
+from mtlsctl.operations.workspace import not_over_ssh_yet
+from mtlsctl.planner.plan import make_plan
+from mtlsctl.store.port import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from mtlsctl.deliver.transport import Transport
+    from mtlsctl.errors import MtlsctlError
+    from mtlsctl.inventory import LoadedInventory
+    from mtlsctl.model.plan import Plan
+    from mtlsctl.model.state import State
+    from mtlsctl.model.topology import Host, InstanceId
+    from mtlsctl.operations.progress import Event, ProcessEvent
+    from mtlsctl.operations.saved_plan import SavedPlan
+    from mtlsctl.operations.workspace import Workspace
+    from mtlsctl.store.port import StateWriter
+
+FINGERPRINT_DIFFERS = "M5003"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """What an apply did. `operation` is None when nothing was begun: nothing to change, or the answer was no."""
+
+    planned: Planned
+    approved: bool
+    operation: str | None
+    serial: int
+    processes: tuple[ProcessEvent, ...] = ()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether everything that was planned is done."""
+        return all(event.status is Status.DONE for event in self.processes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What the person at the keyboard, or the pipeline, wants to be asked and held to."""
+
+    approve: Callable[[Planned], bool]
+    report: Callable[[Event], None]
+    saved: SavedPlan | None = None
+    expect_fingerprint: str | None = None
+    lock_timeout_seconds: float = 0.0
+
+
+def apply(workspace: Workspace, wishes: Wishes) -> Applied:
+    """Apply the inventory, or go on with an apply that was interrupted.
+
+    Raises what refuses before anything changed: InventoryError, UnsafePlan, PlanRefused, StateLocked, StateError,
+    SealedKeyError. Failures of processes do not raise; they are in the result, and what waited for them is blocked.
+    """
+    loaded = workspace.load()
+    inventory = loaded.inventory
+    with (
+        workspace.store(inventory.name) as store,
+        store.lock(command="apply", timeout_seconds=wishes.lock_timeout_seconds) as writer,
+    ):
+        hosts = hosts_of(inventory, writer.snapshot())
+        for noticed in look_at_hosts(writer, hosts, workspace.runtimes, workspace.transport_to, workspace.clock):
+            wishes.report(noticed)
+        planned = _plan_again(workspace, loaded, writer, wishes)
+        _refuse_ssh(planned.plan, hosts)
+        if not planned.plan.has_changes:
+            return _nothing_to_do(planned, writer)
+        if not wishes.approve(planned):
+            return Applied(planned=planned, approved=False, operation=None, serial=planned.state.serial)
+        return _Run(workspace=workspace, wishes=wishes, writer=writer, planned=planned, hosts=hosts).go()
+
+
+def _plan_again(workspace: Workspace, loaded: LoadedInventory, writer: StateWriter, wishes: Wishes) -> Planned:
+    """The plan as of now, held against what was reviewed. A saved plan is made again as of its own moment."""
+    state, runtimes = writer.snapshot(), workspace.runtimes
+    now = wishes.saved.created_at if wishes.saved else workspace.clock()
+    made = make_plan(loaded.inventory, state, runtimes, now)
+    if wishes.saved is not None:
+        compare(wishes.saved, made, state)
+    if wishes.expect_fingerprint not in (None, made.fingerprint):
+        raise PlanRefused(
+            f"the plan has the fingerprint {made.fingerprint}, not {wishes.expect_fingerprint}",
+            code=FINGERPRINT_DIFFERS,
+            help="look at the plan again: mtlsctl plan",
+        )
+    refuse_unsafe(made)
+    return Planned(loaded=loaded, state=state, plan=made)
+
+
+def _refuse_ssh(plan: Plan, hosts: Mapping[str, Host]) -> None:
+    over_ssh = sorted({one.host for one in plan.processes if isinstance(hosts[one.host], SshHost)})
+    if over_ssh:
+        raise not_over_ssh_yet(over_ssh)
+
+
+def _nothing_to_do(planned: Planned, writer: StateWriter) -> Applied:
+    """Nothing changes; an operation that was left open is ended by one that does nothing."""
+    if planned.state.interrupted is not None:
+        writer.open_operation("apply")
+        writer.close_operation(Outcome.DONE)
+    return Applied(planned=planned, approved=True, operation=None, serial=writer.snapshot().serial)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """One operation, from its opening to its end."""
+
+    workspace: Workspace
+    wishes: Wishes
+    writer: StateWriter
+    planned: Planned
+    hosts: Mapping[str, Host]
+
+    def go(self) -> Applied:
+        operation = self.writer.open_operation("apply")
+        reach("operation.opened")
+        try:
+            events = self._issue_and_publish()
+        except BaseException:
+            self.writer.close_operation(Outcome.FAILED)
+            raise
+        whole = all(event.status is Status.DONE for event in events)
+        self.writer.close_operation(Outcome.DONE if whole else Outcome.PARTIAL)
+        reach("operation.closed")
+        return Applied(
+            planned=self.planned,
+            approved=True,
+            operation=operation,
+            serial=self.writer.snapshot().serial,
+            processes=events,
+        )
+
+    def _issue_and_publish(self) -> tuple[ProcessEvent, ...]:
+        plan = self.planned.plan
+        transports = self._transports()
+        self.writer.record_hosts([self.hosts[name] for name in sorted(transports)])
+        unfit = self._issue(transports)
+        fit = [step for step in plan.steps if step.id.instance not in unfit]
+        state = self.writer.snapshot()
+        rendered = render_releases(fit, state, self.writer, self.workspace.catalog)
+        self.writer.record_releases([one.record for one in rendered.values()])
+        publication = Publication(
+            writer=self.writer,
+            catalog=self.workspace.catalog,
+            hosts=self.hosts,
+            transports=transports,
+            pointers=dict(state.pointers),
+            clock=self.workspace.clock,
+        )
+        executor = Executor(
+            publication=publication,
+            rendered=rendered,
+            clock=self.workspace.clock,
+            report=self.wishes.report,
+            members=live_members(state),
+        )
+        executor.run(plan.steps, unfit)
+        self._tidy(transports)
+        return tuple(executor.events)
+
+    def _transports(self) -> dict[str, Transport]:
+        touched = sorted({process.host for process in self.planned.plan.processes})
+        return {name: self.workspace.transport_to(self.hosts[name]) for name in touched}
+
+    def _issue(self, transports: Mapping[str, Transport]) -> dict[InstanceId, MtlsctlError]:
+        """CAs, then key requests, then leaves; gives the instances for which no key could be had."""
+        plan, now = self.planned.plan, self.workspace.clock()
+        make_authorities(self.writer, plan.authorities, now)
+        born, failed = request_keys(plan.certificates, transports)
+        issued = issue_certificates(self.writer, plan.certificates, born, now)
+        self.wishes.report(Issued(at=self.workspace.clock(), authorities=len(plan.authorities), certificates=issued))
+        return dict(failed)
+
+    def _tidy(self, transports: Mapping[str, Transport]) -> None:
+        """Destroy keys of CAs that have ended, forget hosts that hold nothing, prune what no pointer names."""
+        for change in self.planned.plan.authority_changes:
+            if change.op is Op.REMOVE:
+                self.writer.destroy_authority_key(change.id)
+        state = self.writer.snapshot()
+        for name, transport in transports.items():
+            _prune(transport, state, name)
+        inhabited = {instance.host for instance in state.live}
+        for name in sorted(state.hosts.keys() - self.planned.inventory.hosts.keys() - inhabited):
+            self.writer.forget_host(name)
+
+
+def _prune(transport: Transport, state: State, host: str) -> None:
+    """Keep the live release and the newest others, three in all, and the keys that credentials still need."""
+    for instance, live in state.live.items():
+        if instance.host != host:
+            continue
+        release = live.receipt.release
+        others = [one for one in transport.releases(instance.service) if one != release]
+        transport.delete_releases(instance.service, others[: max(0, len(others) - (RELEASES_KEPT - 1))])
+        transport.delete_keys_except(instance.service, _needed_keys(state, instance))
+        reach("prune.deleted")
+
+
+def _needed_keys(state: State, instance: InstanceId) -> list[str]:
+    return [one.spki_sha256 for one in state.credentials.values() if one.id.instance == instance]

@@ -1,0 +1,154 @@
+"""Runs the steps of a plan: one switch for each process and wave; what fails blocks what waits for it, nothing else."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from mtlsctl.errors import MtlsctlError
+from mtlsctl.operations.progress import ProcessEvent, Status
+from mtlsctl.operations.releases import Member
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from datetime import datetime
+
+    from mtlsctl.model.plan import Step, StepId, Wave
+    from mtlsctl.model.state import State
+    from mtlsctl.model.topology import InstanceId, ProcessId
+    from mtlsctl.operations.progress import Event
+    from mtlsctl.operations.publication import Publication
+    from mtlsctl.operations.releases import Rendered
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Executor:
+    """Publishes steps in waves. `lost` are steps that failed or wait for one that did."""
+
+    publication: Publication
+    rendered: Mapping[StepId, Rendered]
+    clock: Callable[[], datetime]
+    report: Callable[[Event], None]
+    members: dict[ProcessId, dict[InstanceId, Member]]
+    lost: set[StepId] = field(default_factory=set)
+    events: list[ProcessEvent] = field(default_factory=list)
+
+    def run(self, steps: Sequence[Step], unfit: Mapping[InstanceId, MtlsctlError]) -> None:
+        """Every step in the plan's order: waves first, so whatever a step waits for has been tried before it.
+
+        `unfit` are instances for which no key could be requested: they fail in their first wave.
+        """
+        for (wave, process), group in groupby(steps, key=lambda step: (step.id.wave, step.process)):
+            together = list(group)
+            for step in together:
+                if step.id.instance in unfit and not step.waits_for & self.lost:
+                    self._fail(process, wave, [step], unfit[step.id.instance])
+            self._run_together(process, wave, [step for step in together if step.id not in self.lost])
+
+    def _run_together(self, process: ProcessId, wave: Wave, steps: Sequence[Step]) -> None:
+        blocked = [step for step in steps if step.waits_for & self.lost]
+        ready = [step for step in steps if not step.waits_for & self.lost]
+        if blocked:
+            self._block(process, wave, blocked)
+        if ready:
+            self._publish(process, wave, ready)
+
+    def _publish(self, process: ProcessId, wave: Wave, steps: Sequence[Step]) -> None:
+        self._say(process, wave, Status.STARTED, steps)
+        after, releases = self._after(process, steps), self._rendered(steps)
+        try:
+            notes = self.publication.publish(process, after, releases, _leaving(steps))
+        except MtlsctlError as error:
+            self._without_the_guilty(process, wave, steps, error)
+        else:
+            self.members[process] = after
+            self._say(process, wave, Status.DONE, steps, notes=notes)
+
+    def _without_the_guilty(self, process: ProcessId, wave: Wave, steps: Sequence[Step], error: MtlsctlError) -> None:
+        """When leaving one instance out makes the check pass, only that one fails and the others go on."""
+        guilty = self._guilty(process, steps) if len(steps) > 1 else None
+        if guilty is None:
+            self._fail(process, wave, steps, error)
+            return
+        self._fail(process, wave, [guilty], error)
+        self._publish(process, wave, [step for step in steps if step is not guilty])
+
+    def _guilty(self, process: ProcessId, steps: Sequence[Step]) -> Step | None:
+        for step in steps:
+            others = [one for one in steps if one is not step]
+            if self.publication.would_pass(process, self._after(process, others), self._rendered(others)):
+                return step
+        return None
+
+    def _after(self, process: ProcessId, steps: Iterable[Step]) -> dict[InstanceId, Member]:
+        """What the process names once these steps are done."""
+        after = dict(self.members.get(process, {}))
+        for step in steps:
+            if step.recipe is None:
+                after.pop(step.id.instance, None)
+            else:
+                release = self.rendered[step.id].record.release
+                after[step.id.instance] = Member(recipe=step.recipe, release=release)
+        return after
+
+    def _rendered(self, steps: Iterable[Step]) -> list[Rendered]:
+        return [self.rendered[step.id] for step in steps if step.recipe is not None]
+
+    def _block(self, process: ProcessId, wave: Wave, steps: Sequence[Step]) -> None:
+        self.lost.update(step.id for step in steps)
+        waits = sorted({str(one) for step in steps for one in step.waits_for & self.lost})
+        self._say(process, wave, Status.BLOCKED, steps, message="waits for " + ", ".join(waits))
+
+    def _fail(self, process: ProcessId, wave: Wave, steps: Sequence[Step], error: MtlsctlError) -> None:
+        self.lost.update(step.id for step in steps)
+        self._say(
+            process,
+            wave,
+            Status.FAILED,
+            steps,
+            message=error.message,
+            code=error.code,
+            help=error.help,
+            notes=error.notes,
+        )
+
+    def _say(
+        self,
+        process: ProcessId,
+        wave: Wave,
+        status: Status,
+        steps: Iterable[Step],
+        *,
+        message: str = "",
+        code: str = "",
+        help: str | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        event = ProcessEvent(
+            at=self.clock(),
+            process=process,
+            wave=wave,
+            status=status,
+            instances=tuple(step.id.instance for step in steps),
+            message=message,
+            code=code,
+            help=help,
+            notes=tuple(notes),
+        )
+        if status is not Status.STARTED:
+            self.events.append(event)
+        self.report(event)
+
+
+def _leaving(steps: Iterable[Step]) -> list[InstanceId]:
+    return [step.id.instance for step in steps if step.recipe is None]
+
+
+def live_members(state: State) -> dict[ProcessId, dict[InstanceId, Member]]:
+    """What each process names now."""
+    members: dict[ProcessId, dict[InstanceId, Member]] = defaultdict(dict)
+    for instance, live in state.live.items():
+        members[live.recipe.process][instance] = Member(recipe=live.recipe, release=live.receipt.release)
+    return members

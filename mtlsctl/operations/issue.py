@@ -1,0 +1,120 @@
+"""Requests and issuance: keys are born, intents recorded, drafts linted, certificates signed, in that order.
+
+What may have been signed is on record before it exists: all intents of a batch are committed before its first
+signature (after Boulder's issuance cycle), and each signature has two rows, one before and one after.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mtlsctl.errors import DeliveryError
+from mtlsctl.failpoints import reach
+from mtlsctl.pki.issue import Issuer, draft_authority, draft_certificate, lint, sign
+from mtlsctl.pki.keys import generate_key, load_private, private_der, private_pem, spki_sha256
+from mtlsctl.store.port import Intent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
+
+    from mtlsctl.deliver.transport import Transport
+    from mtlsctl.model.credential import AuthorityId, AuthorityProfile, CertificateProfile
+    from mtlsctl.model.topology import InstanceId
+    from mtlsctl.pki.issue import Draft
+    from mtlsctl.pki.keys import PrivateKey, PublicKey
+    from mtlsctl.pki.probes import ProbeDraft
+    from mtlsctl.store.port import StateWriter
+
+
+def intent_of(draft: Draft[AuthorityProfile] | Draft[CertificateProfile] | ProbeDraft) -> Intent:
+    """What is recorded of a signature before it is made."""
+    return Intent(
+        issuer=draft.issuer_id,
+        serial=draft.serial,
+        subject=draft.subject_id,
+        common_name=draft.common_name,
+        not_after=draft.not_after,
+        to_be_signed_sha256=draft.to_be_signed_sha256,
+    )
+
+
+def make_authorities(writer: StateWriter, profiles: Sequence[AuthorityProfile], now: datetime) -> None:
+    """Make every CA of the plan; its key is sealed in the same transaction that records its certificate."""
+    if not profiles:
+        return
+    keys = {profile.id: generate_key(profile.key) for profile in profiles}
+    drafts = [draft_authority(profile, keys[profile.id], now=now) for profile in profiles]
+    intents = [intent_of(draft) for draft in drafts]
+    writer.record_intents(intents)
+    reach("intents.recorded")
+    linted = [lint(draft) for draft in drafts]
+    writer.record_signing(intents)
+    reach("authority.signing")
+    for draft in linted:
+        key = keys[draft.draft.profile.id]
+        signed = sign(draft, key)
+        reach("authority.signed")
+        writer.add_authority(signed.value, signed.der, private_der(key))
+        reach("authority.recorded")
+
+
+def request_keys(
+    profiles: Iterable[CertificateProfile], transports: Mapping[str, Transport]
+) -> tuple[dict[InstanceId, PublicKey], dict[InstanceId, DeliveryError]]:
+    """The public halves of new keys, each on the host of its instance and nowhere else; and the hosts that failed.
+
+    On a directory host the key is made here, in memory, and written there before anything is signed for it.
+    """
+    born: dict[InstanceId, PublicKey] = {}
+    failed: dict[InstanceId, DeliveryError] = {}
+    for profile in profiles:
+        instance = profile.id.instance
+        key = generate_key(profile.key)
+        try:
+            transports[instance.host].put_key(instance.service, spki_sha256(key.public_key()), private_pem(key))
+        except DeliveryError as error:
+            failed[instance] = error
+        else:
+            born[instance] = key.public_key()
+            reach("key.written")
+    return born, failed
+
+
+def issue_certificates(
+    writer: StateWriter,
+    profiles: Sequence[CertificateProfile],
+    born: Mapping[InstanceId, PublicKey],
+    now: datetime,
+) -> int:
+    """Issue a leaf for every key that was born; gives how many. Raises before anything is signed when one is unfit."""
+    asked = [profile for profile in profiles if profile.id.instance in born]
+    if not asked:
+        return 0
+    issuers = issuers_of(writer, {profile.authority for profile in asked})
+    drafts = [
+        draft_certificate(profile, born[profile.id.instance], issuers[profile.authority], now=now) for profile in asked
+    ]
+    intents = [intent_of(draft) for draft in drafts]
+    writer.record_intents(intents)
+    reach("intents.recorded")
+    linted = [lint(draft) for draft in drafts]
+    keys = signing_keys(writer, issuers)
+    writer.record_signing(intents)
+    reach("certificate.signing")
+    signed = [sign(draft, keys[draft.draft.profile.authority]) for draft in linted]
+    reach("certificate.signed")
+    writer.add_credentials([(one.value, one.der) for one in signed])
+    reach("certificate.recorded")
+    return len(signed)
+
+
+def issuers_of(writer: StateWriter, wanted: Iterable[AuthorityId]) -> dict[AuthorityId, Issuer]:
+    """The CAs as they sign, without their keys."""
+    authorities = writer.snapshot().authorities
+    return {one: Issuer(authority=authorities[one], certificate=writer.certificate(one)) for one in wanted}
+
+
+def signing_keys(writer: StateWriter, wanted: Iterable[AuthorityId]) -> dict[AuthorityId, PrivateKey]:
+    """The CAs' private keys, opened; raises SealedKeyError when the encryption key does not fit."""
+    return {one: load_private(writer.authority_key(one)) for one in wanted}

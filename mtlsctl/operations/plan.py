@@ -1,0 +1,45 @@
+"""What would change: the inventory against the state, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mtlsctl.errors import UnsafePlan
+from mtlsctl.planner.plan import make_plan
+
+if TYPE_CHECKING:
+    from mtlsctl.inventory import LoadedInventory
+    from mtlsctl.model.plan import Plan
+    from mtlsctl.model.state import State
+    from mtlsctl.model.topology import Inventory
+    from mtlsctl.operations.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A plan with what it was made from."""
+
+    loaded: LoadedInventory
+    state: State
+    plan: Plan
+
+    @property
+    def inventory(self) -> Inventory:
+        return self.loaded.inventory
+
+
+def plan(workspace: Workspace) -> Planned:
+    """Make a plan; opens no key, no host, no network. Raises UnsafePlan when it holds refusals."""
+    loaded = workspace.load()
+    with workspace.store(loaded.inventory.name) as store:
+        state = store.snapshot()
+    made = make_plan(loaded.inventory, state, workspace.runtimes, workspace.clock())
+    refuse_unsafe(made)
+    return Planned(loaded=loaded, state=state, plan=made)
+
+
+def refuse_unsafe(made: Plan) -> None:
+    """Raise UnsafePlan with every refusal of a plan, if it has any."""
+    if made.refusals:
+        raise UnsafePlan(made.refusals)

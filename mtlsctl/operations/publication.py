@@ -1,0 +1,200 @@
+"""One process's switch, with our own pre-flight before it, the read-back after it and the record around it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mtlsctl.deliver.layout import pointer_sha256
+from mtlsctl.deliver.publish import Switch, Verbs, publish
+from mtlsctl.errors import DeliveryError, MtlsctlError
+from mtlsctl.failpoints import reach
+from mtlsctl.model.release import FileFact, Receipt
+from mtlsctl.model.runtime import Reload
+from mtlsctl.operations.releases import make_pointer, pointer_path
+from mtlsctl.operations.settle import served_by
+from mtlsctl.pki.preflight import preflight
+from mtlsctl.store.port import SwitchRecord
+from mtlsctl.verify.wire import await_served
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
+
+    from mtlsctl.deliver.transport import Transport
+    from mtlsctl.model.release import Recipe
+    from mtlsctl.model.runtime import Runtime
+    from mtlsctl.model.topology import Host, InstanceId, ProcessId
+    from mtlsctl.operations.releases import Member, Rendered
+    from mtlsctl.render.catalog import RuntimeFolder
+    from mtlsctl.store.port import StateWriter
+
+SETTLE_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """Publishes processes of any host, with the pointers as they were last seen."""
+
+    writer: StateWriter
+    catalog: Mapping[str, RuntimeFolder]
+    hosts: Mapping[str, Host]
+    transports: Mapping[str, Transport]
+    pointers: dict[ProcessId, str | None]
+    clock: Callable[[], datetime]
+
+    def publish(
+        self,
+        process: ProcessId,
+        members: Mapping[InstanceId, Member],
+        releases: Sequence[Rendered],
+        leaving: Sequence[InstanceId],
+    ) -> tuple[str, ...]:
+        """Make the process serve its members; gives notes, raises MtlsctlError when it serves what it served."""
+        folder = self._folder(process, members, leaving)
+        pointer = make_pointer(folder, process, list(members.values()))
+        record = SwitchRecord(
+            process=process,
+            before=self.pointers.get(process),
+            after=pointer_sha256(pointer) if pointer is not None else None,
+            releases=tuple(one.record for one in releases),
+            removed=tuple(leaving),
+        )
+        transport = self.transports[process.host]
+        journal = _Journal(writer=self.writer, switch=record)
+        inspection = _Inspection(
+            releases={(one.staged.service, one.staged.release): one for one in releases},
+            receipts=journal.receipts,
+            clock=self.clock,
+        )
+        done = publish(
+            transport,
+            Switch(
+                process=process,
+                releases=tuple(one.staged for one in releases),
+                pointer=pointer,
+                pointer_path=pointer_path(folder.runtime, process),
+                expected_before=record.before,
+            ),
+            self._verbs(folder.runtime, process, members, inspection),
+            journal,
+        )
+        self.pointers[process] = record.after
+        self._clean_after(transport, leaving)
+        return (*inspection.warnings, *done.notes)
+
+    def would_pass(
+        self, process: ProcessId, members: Mapping[InstanceId, Member], releases: Sequence[Rendered]
+    ) -> bool:
+        """Whether the runtime's own check passes with these members; their releases are staged already."""
+        folder = self._folder(process, members, ())
+        try:
+            pointer = make_pointer(folder, process, list(members.values()))
+            for one in releases:
+                self.transports[process.host].stage(one.staged)
+            if pointer is not None:
+                self.transports[process.host].check(folder.runtime.check, pointer)
+        except MtlsctlError:
+            return False
+        return True
+
+    def _folder(
+        self, process: ProcessId, members: Mapping[InstanceId, Member], leaving: Sequence[InstanceId]
+    ) -> RuntimeFolder:
+        for member in members.values():
+            return self.catalog[member.recipe.runtime]
+        state = self.writer.snapshot()
+        for instance in leaving:
+            return self.catalog[state.live[instance].recipe.runtime]
+        raise DeliveryError(f"{process} names nothing", code="M4109")
+
+    def _verbs(
+        self, runtime: Runtime, process: ProcessId, members: Mapping[InstanceId, Member], inspection: _Inspection
+    ) -> Verbs:
+        state = self.writer.snapshot()
+        host = self.hosts[process.host]
+        now = [member.recipe for member in members.values()]
+        before = [live.recipe for live in state.live.values() if live.recipe.process == process]
+
+        def settle_as(recipes: list[Recipe]) -> Callable[[], None]:
+            if runtime.reload is Reload.NONE:
+                return lambda: None
+            return lambda: await_served(served_by(recipes, host, state, self.writer), deadline_seconds=SETTLE_SECONDS)
+
+        return Verbs(
+            check=runtime.check,
+            reload=runtime.reload,
+            program=runtime.process,
+            inspect=inspection.inspect,
+            settle=settle_as(now),
+            settle_back=settle_as(before),
+        )
+
+    def _clean_after(self, transport: Transport, leaving: Sequence[InstanceId]) -> None:
+        for instance in leaving:
+            transport.delete_service(instance.service)
+            reach("remove.deleted")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Journal:
+    """Records one switch; the receipts are there by the time it is done."""
+
+    writer: StateWriter
+    switch: SwitchRecord
+    receipts: dict[InstanceId, Receipt] = field(default_factory=dict)
+
+    def intended(self) -> None:
+        self.writer.record_switch_intended(self.switch)
+
+    def switched(self) -> None:
+        self.writer.record_switched(self.switch, self.receipts)
+
+    def switched_back(self) -> None:
+        self.writer.record_switched_back(self.switch)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Inspection:
+    """Our own pre-flight on each staged release as it was read back."""
+
+    releases: Mapping[tuple[str, str], Rendered]
+    receipts: dict[InstanceId, Receipt]
+    clock: Callable[[], datetime]
+    warnings: list[str] = field(default_factory=list)
+
+    def inspect(self, service: str, release: str, files: dict[str, tuple[bytes, int]]) -> None:
+        rendered = self.releases[service, release]
+        warnings = preflight(
+            files,
+            recipe=rendered.recipe,
+            credential=rendered.credential,
+            anchors=rendered.anchors,
+            issuer=rendered.issuer,
+            now=self.clock(),
+        )
+        _refuse_altered(rendered, files)
+        self.warnings.extend(warnings)
+        self.receipts[rendered.recipe.instance] = make_receipt(
+            rendered.record.release, rendered.record.release_digest, files
+        )
+
+
+def _refuse_altered(rendered: Rendered, files: Mapping[str, tuple[bytes, int]]) -> None:
+    """A release of that name may have lain there before: it has to hold exactly what was rendered."""
+    for file in rendered.staged.files:
+        if files.get(file.path, (b"", 0))[0] != file.content:
+            raise DeliveryError(
+                f"{rendered.recipe.instance}: {file.path} in {rendered.staged.release} differs from what was rendered",
+                code="M4110",
+                help="delete that release's folder on the host, then run the same command again",
+            )
+
+
+def make_receipt(release: str, release_digest: str, files: Mapping[str, tuple[bytes, int]]) -> Receipt:
+    """What a host holds of a release, as it was read back."""
+    facts = (
+        FileFact(path, hashlib.sha256(content).hexdigest(), mode) for path, (content, mode) in sorted(files.items())
+    )
+    return Receipt(release=release, release_digest=release_digest, files=tuple(facts))

@@ -1,0 +1,120 @@
+"""All releases of a plan, rendered before the first of them is pushed; and the pointers that name them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from mtlsctl.deliver.layout import CurrentPointer, FilePointer, StagedFile, StagedRelease
+from mtlsctl.failpoints import reach
+from mtlsctl.model.runtime import PointerKind
+from mtlsctl.render.process import render_pointer
+from mtlsctl.render.release import Material, render_release
+from mtlsctl.store.port import ReleaseRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from mtlsctl.deliver.layout import Pointer
+    from mtlsctl.model.credential import AuthorityId, Credential
+    from mtlsctl.model.plan import Step, StepId
+    from mtlsctl.model.release import Recipe
+    from mtlsctl.model.runtime import Runtime
+    from mtlsctl.model.state import State
+    from mtlsctl.model.topology import ProcessId
+    from mtlsctl.render.catalog import RuntimeFolder
+    from mtlsctl.store.port import StateReader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendered:
+    """One release: what it means, what is put on the host, and what a host must be found to hold."""
+
+    recipe: Recipe
+    staged: StagedRelease
+    record: ReleaseRecord
+    credential: Credential
+    issuer: bytes
+    anchors: Mapping[AuthorityId, bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """An instance as its process is to name it."""
+
+    recipe: Recipe
+    release: str
+
+
+def render_releases(
+    steps: Iterable[Step], state: State, reader: StateReader, catalog: Mapping[str, RuntimeFolder]
+) -> dict[StepId, Rendered]:
+    """Every release of every wave. Raises what a template or a value is at fault for, before any host is touched."""
+    certificates = _Certificates(reader)
+    return {
+        step.id: _render(step.recipe, state, certificates, catalog[step.recipe.runtime])
+        for step in steps
+        if step.recipe is not None
+    }
+
+
+class _Certificates:
+    """DER by identifier, each read once."""
+
+    def __init__(self, reader: StateReader) -> None:
+        self._read: Callable[[AuthorityId], bytes] = reader.certificate
+        self._leaf = reader.certificate
+        self._known: dict[AuthorityId, bytes] = {}
+
+    def authority(self, wanted: AuthorityId) -> bytes:
+        if wanted not in self._known:
+            self._known[wanted] = self._read(wanted)
+        return self._known[wanted]
+
+    def leaf(self, credential: Credential) -> bytes:
+        return self._leaf(credential.id)
+
+
+def _render(recipe: Recipe, state: State, certificates: _Certificates, folder: RuntimeFolder) -> Rendered:
+    credential = state.credentials[recipe.credential]
+    policies = [served.policy for served in recipe.listeners] + [callee.policy for callee in recipe.callees]
+    anchors = {one: certificates.authority(one) for policy in policies for one in policy.anchors}
+    material = Material(
+        chain=(certificates.leaf(credential),),
+        certificate_sha256=credential.certificate_sha256,
+        spki_sha256=credential.spki_sha256,
+        anchors=anchors,
+    )
+    rendered = render_release(recipe, folder, material)
+    reach("release.rendered")
+    return Rendered(
+        recipe=recipe,
+        staged=StagedRelease(
+            service=rendered.service,
+            release=rendered.release,
+            key_spki_sha256=rendered.key_spki_sha256,
+            files=tuple(StagedFile(path=one.path, content=one.content, mode=one.mode) for one in rendered.files),
+        ),
+        record=ReleaseRecord(release=rendered.release, release_digest=rendered.release_digest, recipe=recipe),
+        credential=credential,
+        issuer=certificates.authority(credential.profile.authority),
+        anchors=anchors,
+    )
+
+
+def pointer_path(runtime: Runtime, process: ProcessId) -> str:
+    """Where the pointer of a process lies on its host."""
+    return runtime.pointer_path.replace("{service}", process.name)
+
+
+def make_pointer(folder: RuntimeFolder, process: ProcessId, members: Sequence[Member]) -> Pointer | None:
+    """The pointer that names these members; None when there are none."""
+    if not members:
+        return None
+    path = pointer_path(folder.runtime, process)
+    if folder.runtime.pointer is PointerKind.CURRENT:
+        (only,) = members
+        return CurrentPointer(path=path, target=str(PurePosixPath("releases", only.release)))
+    content = render_pointer(folder, process, [(member.recipe, member.release) for member in members])
+    return FilePointer(path=path, content=content)

@@ -1,0 +1,250 @@
+"""Proof by real handshakes, against running servers or against the applied files in embedded ones."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from mtlsctl.deliver.layout import pointer_sha256
+from mtlsctl.errors import DeliveryError, MtlsctlError, PreflightError, SealedKeyError, StateLocked, UsageError
+from mtlsctl.model.probe import Expectation, Presented, Verdict
+from mtlsctl.model.secret import Secret
+from mtlsctl.model.topology import DirectoryHost, Edge
+from mtlsctl.operations.issue import intent_of, issuers_of, signing_keys
+from mtlsctl.operations.releases import pointer_path
+from mtlsctl.pki.keys import generate_key, private_pem
+from mtlsctl.pki.preflight import bundle_name
+from mtlsctl.pki.probes import PROBE_KEY, craft_foreign, draft_probe, lint_probe, sign_probe
+from mtlsctl.pki.stores import to_pem
+from mtlsctl.planner.probes import make_probes
+from mtlsctl.verify.embedded import EmbeddedServers, ListenerKey, listeners_of
+from mtlsctl.verify.identity import Identity
+from mtlsctl.verify.prober import NotProbed, run_probes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from mtlsctl.inventory import LoadedInventory
+    from mtlsctl.model.probe import Outcome, Probe
+    from mtlsctl.model.release import Endpoint
+    from mtlsctl.model.state import Live, State
+    from mtlsctl.model.topology import InstanceId
+    from mtlsctl.operations.workspace import Workspace
+    from mtlsctl.store.port import StateReader, StateStore, StateWriter
+
+Files = dict[str, tuple[bytes, int]]
+Crafted = dict[tuple[Presented, "InstanceId"], "Identity | NotProbed"]
+NOWHERE = ("127.0.0.1", 0)
+_NEEDS_THE_CA = frozenset({Presented.EXPIRED, Presented.WRONG_USAGE})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyReport:
+    """What every probe showed. `left_out` forbidden pairs were sampled away; `serial` is the state's."""
+
+    loaded: LoadedInventory
+    embedded: bool
+    outcomes: tuple[Outcome, ...]
+    left_out: int
+    serial: int
+
+    def count(self, verdict: Verdict) -> int:
+        return sum(1 for outcome in self.outcomes if outcome.verdict is verdict)
+
+
+def verify(
+    workspace: Workspace,
+    *,
+    embedded: bool = False,
+    quick: bool = False,
+    edges: Sequence[str] = (),
+    lock_timeout_seconds: float = 0.0,
+    timeout_seconds: float = 5.0,
+) -> VerifyReport:
+    """Try every declared and every forbidden call; with `embedded` against the applied files in servers of our own.
+
+    Delivered keys are used where they can be read. Certificates that have to be crafted with a CA's key are signed
+    in memory, live for ten minutes and are on record; without the encryption key those probes are `not probed`.
+    """
+    loaded = workspace.load()
+    probes = make_probes(loaded.inventory, quick=quick)
+    chosen = _only(probes.probes, edges)
+    with workspace.store(loaded.inventory.name) as store:
+        state = store.snapshot()
+        applied = AppliedFiles.read(workspace, state)
+        crafted = _craft(store, state, chosen, workspace, lock_timeout_seconds)
+        source = _Identities(store=store, state=state, applied=applied, crafted=crafted)
+        with _places(applied, state, embedded=embedded) as connect:
+            outcomes = run_probes(chosen, source, connect=connect, timeout_seconds=timeout_seconds)
+    return VerifyReport(
+        loaded=loaded, embedded=embedded, outcomes=outcomes, left_out=probes.left_out, serial=state.serial
+    )
+
+
+def _only(probes: tuple[Probe, ...], edges: Sequence[str]) -> tuple[Probe, ...]:
+    """The probes of the edges asked for (`caller->listener`), or all; raises UsageError for an edge that is none."""
+    if not edges:
+        return probes
+    wanted = {edge.replace(" ", "") for edge in edges}
+    known = {_edge(probe): probe for probe in probes if probe.presented is Presented.DELIVERED}
+    unknown = sorted(wanted - known.keys())
+    if unknown:
+        raise UsageError(
+            f"`{unknown[0]}` is no pair of services of this inventory",
+            code="M9103",
+            help="write it as 'caller->service' or 'caller->service:listener'",
+        )
+    return tuple(probe for probe in probes if probe.presented is Presented.DELIVERED and _edge(probe) in wanted)
+
+
+def _edge(probe: Probe) -> str:
+    caller = probe.caller.service if probe.caller else ""
+    return str(Edge(caller, probe.listener)).replace(" ", "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppliedFiles:
+    """The files of every live release as its host holds them now, or why they cannot be had."""
+
+    files: Mapping[InstanceId, Files]
+    missing: Mapping[InstanceId, str]
+
+    @classmethod
+    def read(cls, workspace: Workspace, state: State) -> AppliedFiles:
+        """Reads back through the pointer: what it names now counts, not what the state remembers."""
+        files: dict[InstanceId, Files] = {}
+        missing: dict[InstanceId, str] = {}
+        for instance, live in state.live.items():
+            try:
+                files[instance] = _read(workspace, state, instance, live)
+            except MtlsctlError as error:
+                missing[instance] = error.message
+        return cls(files=files, missing=missing)
+
+    def of(self, instance: InstanceId) -> Files | NotProbed:
+        if instance in self.files:
+            return self.files[instance]
+        return NotProbed(reason=self.missing.get(instance, f"{instance} is not applied yet"))
+
+
+def _read(workspace: Workspace, state: State, instance: InstanceId, live: Live) -> Files:
+    host = state.hosts[instance.host]
+    if not isinstance(host, DirectoryHost):
+        raise DeliveryError(f"the keys of {instance} are on its host", code="M4001")
+    transport = workspace.transport_to(host)
+    runtime = workspace.runtimes[live.recipe.runtime]
+    pointer = transport.read_pointer(pointer_path(runtime, live.recipe.process))
+    if (pointer_sha256(pointer) if pointer else None) != state.pointers.get(live.recipe.process):
+        raise DeliveryError(f"{live.recipe.process} was edited since it was applied", code="M4105")
+    return transport.read_release(instance.service, live.receipt.release)
+
+
+@contextmanager
+def _places(applied: AppliedFiles, state: State, *, embedded: bool) -> Iterator[Callable[[Endpoint], tuple[str, int]]]:
+    """Where a listener is dialled: at its host, or at an embedded server that holds its applied files."""
+    if not embedded:
+        yield lambda endpoint: (endpoint.address, endpoint.port)
+        return
+    recipes = {instance: state.live[instance].recipe for instance in applied.files}
+    doors = {
+        (instance, socket.port): ListenerKey(instance, served.name)
+        for instance, recipe in recipes.items()
+        for served in recipe.listeners
+        for socket in served.sockets
+    }
+    listeners = [one for instance, recipe in recipes.items() for one in listeners_of(recipe, applied.files[instance])]
+    with EmbeddedServers(listeners) as servers:
+
+        def place(endpoint: Endpoint) -> tuple[str, int]:
+            door = doors.get((endpoint.instance, endpoint.port))
+            return servers.address_of(door) if door else NOWHERE
+
+        yield place
+
+
+def _craft(
+    store: StateStore, state: State, probes: Sequence[Probe], workspace: Workspace, lock_timeout_seconds: float
+) -> Crafted:
+    """Every certificate that the probes need and nobody holds, by kind and imitated caller."""
+    wanted = {(one.presented, one.caller) for one in probes if one.caller and one.presented is not Presented.DELIVERED}
+    crafted: Crafted = {}
+    for kind, caller in wanted:
+        if caller not in state.live:
+            crafted[kind, caller] = NotProbed(reason=f"{caller} is not applied yet, so there is nothing to imitate")
+        elif kind is Presented.FOREIGN_CA:
+            crafted[kind, caller] = _foreign(store, state, caller, workspace)
+    signed = sorted(one for one in wanted - crafted.keys() if one[0] in _NEEDS_THE_CA)
+    try:
+        with store.lock(command="verify", timeout_seconds=lock_timeout_seconds) as writer:
+            return crafted | _sign_probes(writer, state, signed, workspace)
+    except (SealedKeyError, StateLocked, PreflightError) as error:
+        return crafted | {one: NotProbed(reason=error.message) for one in signed}
+
+
+def _foreign(store: StateReader, state: State, caller: InstanceId, workspace: Workspace) -> Identity:
+    leaf = store.certificate(state.live[caller].recipe.credential)
+    made = craft_foreign(leaf, now=workspace.clock())
+    return Identity(chain=made.chain, key=made.key)
+
+
+def _sign_probes(
+    writer: StateWriter, state: State, wanted: Sequence[tuple[Presented, InstanceId]], workspace: Workspace
+) -> Crafted:
+    """Draft, record, lint, sign: the same order as for what is delivered; the certificates themselves are not kept."""
+    if not wanted:
+        return {}
+    now = workspace.clock()
+    keys = {one: generate_key(PROBE_KEY) for one in wanted}
+    profiles = {one: state.credentials[state.live[one[1]].recipe.credential].profile for one in wanted}
+    issuers = issuers_of(writer, {profile.authority for profile in profiles.values()})
+    signers = signing_keys(writer, issuers)
+    drafts = {
+        one: draft_probe(one[0], profile, keys[one].public_key(), issuers[profile.authority], now=now)
+        for one, profile in profiles.items()
+    }
+    intents = [intent_of(draft) for draft in drafts.values()]
+    writer.record_intents(intents)
+    linted = {one: lint_probe(draft) for one, draft in drafts.items()}
+    writer.record_signing(intents)
+    signed = {one: sign_probe(draft, signers[profiles[one].authority]) for one, draft in linted.items()}
+    writer.record_probe_signed(intents)
+    return {one: Identity(chain=to_pem([der]), key=private_pem(keys[one])) for one, der in signed.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Identities:
+    """What each probe presents and believes; reads keys from applied files, never from the state."""
+
+    store: StateReader
+    state: State
+    applied: AppliedFiles
+    crafted: Mapping[tuple[Presented, InstanceId], Identity | NotProbed]
+    lock: Lock = field(default_factory=Lock)
+
+    def identity(self, probe: Probe) -> Identity | NotProbed | None:
+        if probe.caller is None:
+            return None
+        if probe.presented is Presented.DELIVERED:
+            files = self.applied.of(probe.caller)
+            return files if isinstance(files, NotProbed) else _identity(files)
+        return self.crafted[probe.presented, probe.caller]
+
+    def anchors(self, probe: Probe) -> bytes | NotProbed:
+        if probe.caller is not None and probe.expected is Expectation.ALLOWED:
+            files = self.applied.of(probe.caller)
+            path = f"servers/{bundle_name(probe.listener)}.pem"
+            if isinstance(files, NotProbed):
+                return files
+            return files[path][0] if path in files else NotProbed(reason=f"{probe.caller} holds no {path}")
+        live = self.state.live.get(probe.endpoint.instance)
+        if live is None:
+            return NotProbed(reason=f"{probe.endpoint.instance} is not applied yet")
+        authority = self.state.credentials[live.recipe.credential].profile.authority
+        with self.lock:
+            return to_pem([self.store.certificate(authority)])
+
+
+def _identity(files: Files) -> Identity:
+    return Identity(chain=files["tls.crt"][0], key=Secret(files["tls.key"][0]))

@@ -1,0 +1,95 @@
+"""What every use case works on: one project, its inventory, its state, its hosts."""
+
+# ruff: noqa: PLC0415  what is slow is imported where it is used
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mtlsctl.errors import DeliveryError
+from mtlsctl.model.topology import DirectoryHost, Host
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from datetime import datetime
+    from pathlib import Path
+
+    from mtlsctl.deliver.transport import Transport
+    from mtlsctl.inventory import LoadedInventory
+    from mtlsctl.model.runtime import Runtime
+    from mtlsctl.operations.project import Project
+    from mtlsctl.render.catalog import RuntimeFolder
+    from mtlsctl.store.port import StateStore
+
+NOT_OVER_SSH_YET = "M4001"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workspace:
+    """Settings and adapters of one run; nothing in it is opened before it is used."""
+
+    project: Project
+    inventory_path: Path
+    state_url: str
+    catalog: Mapping[str, RuntimeFolder]
+    environ: Mapping[str, str]
+    clock: Callable[[], datetime]
+
+    @property
+    def runtimes(self) -> dict[str, Runtime]:
+        return {name: folder.runtime for name, folder in self.catalog.items()}
+
+    def load(self) -> LoadedInventory:
+        """The inventory; raises InventoryError with every problem in it."""
+        from mtlsctl.inventory import load_inventory
+
+        return load_inventory(self.inventory_path, self.runtimes, root=self.project.root)
+
+    @contextmanager
+    def store(self, estate: str | None) -> Iterator[StateStore]:
+        """The state of this project and estate; raises StateError when it is missing, foreign or broken."""
+        from mtlsctl.store.keysource import resolve_key_source
+        from mtlsctl.store.location import open_state
+
+        lineage = self.project.lineage
+        source = resolve_key_source(self.environ, lineage=lineage, keep_out=[self.project.root]) if lineage else None
+        store = open_state(
+            self.state_url,
+            base=self.project.root,
+            lineage=lineage,
+            estate=estate,
+            key_source=source,
+            clock=self.clock,
+        )
+        try:
+            yield store
+        finally:
+            store.close()
+
+    def transport_to(self, host: Host) -> Transport:
+        """How bytes get to a host; raises DeliveryError M4001 for one over SSH."""
+        match host:
+            case DirectoryHost():
+                from mtlsctl.deliver.local import LocalTransport
+
+                return LocalTransport(host)
+            case _:
+                raise not_over_ssh_yet([host.name])
+
+
+def not_over_ssh_yet(hosts: list[str]) -> DeliveryError:
+    """Delivery over SSH is not built: planning for such a host works, applying to it does not."""
+    return NotOverSsh(
+        f"delivery over SSH is not built yet, and {', '.join(f'`{host}`' for host in hosts)} would need it",
+        code=NOT_OVER_SSH_YET,
+        notes=("nothing was changed; planning for SSH hosts works",),
+        help="give the host a `directory:` and copy the tree, or wait for delivery over SSH",
+    )
+
+
+class NotOverSsh(DeliveryError):
+    """Said before anything is touched, so it is a failure (1) and not a partial result (3)."""
+
+    exit_code = 1

@@ -1,0 +1,119 @@
+"""Runs probes: the declared calls first, because what they show decides what a silent close means."""
+
+from __future__ import annotations
+
+import ssl
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from mtlsctl.model.probe import Expectation, Observation, Outcome, Presented
+from mtlsctl.verify.handshake import call, client_context, is_proof_of_service, observe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from mtlsctl.model.probe import Probe
+    from mtlsctl.model.release import Endpoint
+    from mtlsctl.model.topology import ListenerId
+    from mtlsctl.verify.handshake import Seen
+    from mtlsctl.verify.identity import Identity
+
+    Door = tuple[ListenerId, Endpoint, str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotProbed:
+    """Why a probe cannot be made; never a secret."""
+
+    reason: str
+
+
+class IdentitySource(Protocol):
+    """Gives each probe what it needs, when it is made. Called from several threads."""
+
+    def identity(self, probe: Probe) -> Identity | NotProbed | None:
+        """What to present; None presents nothing (`Presented.NO_CERTIFICATE`)."""
+
+    def anchors(self, probe: Probe) -> bytes | NotProbed:
+        """With which anchors (PEM) to believe the server.
+
+        For a declared caller its own from its applied release; for any other probe those of the server's service,
+        so that a refusal is known to come from it.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    identities: IdentitySource
+    connect: Callable[[Endpoint], tuple[str, int]]
+    timeout_seconds: float
+    proven: set[Door] = field(default_factory=set)
+
+    def try_one(self, probe: Probe) -> Seen | NotProbed:
+        context = self._context(probe)
+        if isinstance(context, NotProbed):
+            return context
+        address, port = self.connect(probe.endpoint)
+        return call(context, address, port, probe.server_name, timeout_seconds=self.timeout_seconds)
+
+    def _context(self, probe: Probe) -> ssl.SSLContext | NotProbed:
+        identity, anchors = self.identities.identity(probe), self.identities.anchors(probe)
+        if isinstance(identity, NotProbed):
+            return identity
+        if isinstance(anchors, NotProbed):
+            return anchors
+        if (identity is None) != (probe.presented is Presented.NO_CERTIFICATE):
+            return NotProbed(reason="there is nothing to present")
+        try:
+            return client_context(identity, anchors, probe.protocol)
+        except (ssl.SSLError, ValueError):
+            return NotProbed(reason="the certificate, its key or the anchors do not load")
+
+    def learn(self, probe: Probe, seen: Seen | NotProbed) -> None:
+        if not isinstance(seen, NotProbed) and is_proof_of_service(seen):
+            self.proven.add(_door(probe))
+
+    def outcome(self, probe: Probe, seen: Seen | NotProbed) -> Outcome:
+        if isinstance(seen, NotProbed):
+            return Outcome(probe=probe, observed=Observation.NOT_PROBED, evidence=seen.reason)
+        return Outcome(
+            probe=probe,
+            observed=observe(seen, probe.expected, proven=_door(probe) in self.proven),
+            evidence=seen.evidence,
+            http_status=seen.http_status,
+            served_sha256=seen.served_sha256,
+        )
+
+
+def _door(probe: Probe) -> Door:
+    return probe.listener, probe.endpoint, probe.server_name, probe.protocol
+
+
+def run_probes(
+    probes: Sequence[Probe],
+    identities: IdentitySource,
+    *,
+    connect: Callable[[Endpoint], tuple[str, int]],
+    workers: int = 8,
+    timeout_seconds: float = 5.0,
+) -> tuple[Outcome, ...]:
+    """Make every probe and say what each showed, in the order given; declared calls are made before all others."""
+    run = _Run(identities, connect, timeout_seconds)
+    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="probe") as pool:
+        seen = dict(_try_all(pool, run, _with(probes, Expectation.ALLOWED)))
+        for at, what in seen.items():
+            run.learn(probes[at], what)
+        seen |= _try_all(pool, run, _with(probes, Expectation.REFUSED))
+    return tuple(run.outcome(probe, seen[at]) for at, probe in enumerate(probes))
+
+
+def _with(probes: Sequence[Probe], expected: Expectation) -> list[tuple[int, Probe]]:
+    return [(at, probe) for at, probe in enumerate(probes) if probe.expected is expected]
+
+
+def _try_all(
+    pool: ThreadPoolExecutor, run: _Run, numbered: list[tuple[int, Probe]]
+) -> Iterable[tuple[int, Seen | NotProbed]]:
+    places = [at for at, _ in numbered]
+    return zip(places, pool.map(run.try_one, [probe for _, probe in numbered]), strict=True)

@@ -1,0 +1,307 @@
+"""What every transport promises, as tests: a suite subclasses `TransportContract` and says how its host is made."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mtlsctl.deliver.layout import (
+    CurrentPointer,
+    FilePointer,
+    StagedFile,
+    StagedRelease,
+)
+from mtlsctl.errors import DeliveryError
+from mtlsctl.model.runtime import Check, Reload
+from mtlsctl.model.secret import Secret
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mtlsctl.deliver.transport import Transport
+
+KEY = Secret(b"-----BEGIN PRIVATE KEY-----\nnot really\n-----END PRIVATE KEY-----\n")
+SPKI = "5" * 64
+OTHER_SPKI = "6" * 64
+FIRST, SECOND, THIRD = "1" * 16, "2" * 16, "3" * 16
+FILES = (
+    StagedFile(path="tls.crt", content=b"certificate"),
+    StagedFile(path="clients/main.pem", content=b"anchors"),
+    StagedFile(path="servers/mail.pem", content=b"others"),
+)
+CURRENT = "/etc/mtlsctl/mail/current"
+CONF = "/etc/nginx/conf.d/mtlsctl.conf"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A transport, and where its host's files can be looked at."""
+
+    transport: Transport
+    root: Path
+
+    def at(self, path: str) -> Path:
+        return self.root / path.lstrip("/")
+
+
+def release(
+    name: str = FIRST, *, service: str = "mail", spki: str = SPKI, files: tuple[StagedFile, ...] = FILES
+) -> StagedRelease:
+    return StagedRelease(service=service, release=name, key_spki_sha256=spki, files=files)
+
+
+def names_in(path: Path) -> list[str]:
+    return sorted(entry.name for entry in path.iterdir())
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+class TransportContract:
+    @pytest.fixture
+    def place(self) -> Place:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def keyed(self, place: Place) -> Place:
+        place.transport.put_key("mail", SPKI, KEY)
+        return place
+
+    # keys
+
+    def test_a_key_is_private_from_its_folder_on(self, keyed: Place) -> None:
+        path = keyed.at(f"/etc/mtlsctl/mail/keys/{SPKI}.key")
+        assert KEY.reveal() == path.read_bytes()
+        assert (0o600, 0o700) == (mode_of(path), mode_of(path.parent))
+
+    def test_a_key_is_kept_once(self, keyed: Place) -> None:
+        before = keyed.at(f"/etc/mtlsctl/mail/keys/{SPKI}.key").stat()
+        keyed.transport.put_key("mail", SPKI, KEY)
+        assert before.st_ino == keyed.at(f"/etc/mtlsctl/mail/keys/{SPKI}.key").stat().st_ino
+
+    def test_a_host_knows_which_keys_it_has(self, keyed: Place) -> None:
+        assert keyed.transport.has_key("mail", SPKI)
+        assert not keyed.transport.has_key("mail", OTHER_SPKI)
+        assert not keyed.transport.has_key("social", SPKI)
+
+    def test_keys_that_are_not_kept_are_deleted(self, keyed: Place) -> None:
+        keyed.transport.put_key("mail", OTHER_SPKI, KEY)
+        keyed.transport.delete_keys_except("mail", [OTHER_SPKI])
+        assert [f"{OTHER_SPKI}.key"] == names_in(keyed.at("/etc/mtlsctl/mail/keys"))
+
+    def test_a_keys_folder_that_others_may_enter_is_refused(self, keyed: Place) -> None:
+        keyed.at("/etc/mtlsctl/mail/keys").chmod(0o755)
+        with pytest.raises(DeliveryError, match="0755") as refused:
+            keyed.transport.put_key("mail", OTHER_SPKI, KEY)
+        assert "M4102" == refused.value.code
+
+    # releases
+
+    def test_a_staged_release_is_whole_and_read_back_as_it_was_given(self, keyed: Place) -> None:
+        keyed.transport.stage(release())
+        expected = {file.path: (file.content, 0o640) for file in FILES} | {"tls.key": (KEY.reveal(), 0o600)}
+        assert expected == keyed.transport.read_release("mail", FIRST)
+        assert keyed.transport.has_release("mail", FIRST)
+
+    def test_a_release_folder_is_closed_to_others(self, keyed: Place) -> None:
+        keyed.transport.stage(release())
+        folder = keyed.at(f"/etc/mtlsctl/mail/releases/{FIRST}")
+        assert [0o750] * 4 == [mode_of(p) for p in (folder, folder / "clients", folder.parent, folder.parent.parent)]
+
+    def test_modes_do_not_depend_on_the_umask(self, keyed: Place) -> None:
+        old = os.umask(0o077)
+        try:
+            keyed.transport.stage(release())
+        finally:
+            os.umask(old)
+        folder = keyed.at(f"/etc/mtlsctl/mail/releases/{FIRST}")
+        assert (0o750, 0o640) == (mode_of(folder), mode_of(folder / "tls.crt"))
+
+    def test_a_whole_release_is_left_as_it_is(self, keyed: Place) -> None:
+        keyed.transport.stage(release())
+        keyed.transport.stage(release(files=(StagedFile(path="tls.crt", content=b"another"),)))
+        assert b"certificate" == keyed.transport.read_release("mail", FIRST)["tls.crt"][0]
+
+    def test_what_an_earlier_kill_left_behind_is_replaced(self, keyed: Place) -> None:
+        leftover = keyed.at(f"/etc/mtlsctl/mail/releases/{FIRST}.partial")
+        leftover.mkdir(parents=True)
+        for folder in (leftover.parent, leftover):
+            folder.chmod(0o750)
+        (leftover / "half").write_text("half")
+        assert not keyed.transport.has_release("mail", FIRST)
+        keyed.transport.stage(release())
+        assert "half" not in keyed.transport.read_release("mail", FIRST)
+        assert not leftover.exists()
+
+    def test_a_release_whose_key_is_gone_is_not_staged(self, place: Place) -> None:
+        with pytest.raises(DeliveryError, match="is gone") as refused:
+            place.transport.stage(release())
+        assert "M4103" == refused.value.code
+        assert () == tuple(place.transport.releases("mail"))
+        assert [] == list(place.at("/etc/mtlsctl/mail/releases").iterdir())
+
+    @pytest.mark.parametrize("path", ["tls.key", "../../../x", "/etc/passwd", "", "a//b", "a/./b", "a\n"])
+    def test_a_file_that_would_lie_elsewhere_is_refused(self, keyed: Place, path: str) -> None:
+        with pytest.raises(DeliveryError, match="not the name of a public file"):
+            keyed.transport.stage(release(files=(StagedFile(path=path, content=b"x"),)))
+        assert not keyed.transport.has_release("mail", FIRST)
+
+    @pytest.mark.parametrize("service", ["..", "a/b", "", "A", "x" * 64, "mail\n"])
+    def test_a_service_that_is_not_a_label_is_refused(self, keyed: Place, service: str) -> None:
+        with pytest.raises(DeliveryError):
+            keyed.transport.stage(release(service=service))
+        with pytest.raises(DeliveryError):
+            keyed.transport.delete_service(service)
+
+    @pytest.mark.parametrize("name", ["..", "current", "1" * 15, "1" * 17, "1" * 15 + "/", f"{FIRST}.partial"])
+    def test_a_name_that_is_not_a_release_is_refused(self, keyed: Place, name: str) -> None:
+        with pytest.raises(DeliveryError):
+            keyed.transport.stage(release(name))
+        with pytest.raises(DeliveryError):
+            keyed.transport.delete_releases("mail", [name])
+
+    def test_releases_are_listed_oldest_first_and_partial_ones_are_not(self, keyed: Place) -> None:
+        for at, name in enumerate((THIRD, FIRST, SECOND)):
+            keyed.transport.stage(release(name))
+            os.utime(keyed.at(f"/etc/mtlsctl/mail/releases/{name}"), (at, at))
+        keyed.at(f"/etc/mtlsctl/mail/releases/{'4' * 16}.partial").mkdir()
+        assert (THIRD, FIRST, SECOND) == tuple(keyed.transport.releases("mail"))
+        assert () == tuple(keyed.transport.releases("social"))
+
+    def test_deleting_releases_leaves_the_others_and_their_keys(self, keyed: Place) -> None:
+        keyed.transport.stage(release(FIRST))
+        keyed.transport.stage(release(SECOND))
+        keyed.at(f"/etc/mtlsctl/mail/releases/{THIRD}.partial").mkdir()
+        keyed.transport.delete_releases("mail", [FIRST])
+        assert [SECOND] == names_in(keyed.at("/etc/mtlsctl/mail/releases"))
+        assert keyed.transport.has_key("mail", SPKI)
+
+    def test_deleting_a_service_leaves_nothing_of_it_and_all_of_others(self, keyed: Place) -> None:
+        keyed.transport.stage(release())
+        keyed.transport.put_key("social", SPKI, KEY)
+        keyed.transport.delete_service("mail")
+        keyed.transport.delete_service("mail")
+        assert ["social"] == names_in(keyed.at("/etc/mtlsctl"))
+
+    def test_reading_a_release_that_is_not_there_is_an_error(self, place: Place) -> None:
+        with pytest.raises(DeliveryError):
+            place.transport.read_release("mail", FIRST)
+
+    # pointers
+
+    def test_a_pointer_file_is_switched_whole(self, place: Place) -> None:
+        for content in (b"one", b"two"):
+            pointer = FilePointer(path=CONF, content=content)
+            place.transport.switch(pointer)
+            assert pointer == place.transport.read_pointer(CONF)
+            assert (content, 0o644) == (place.at(CONF).read_bytes(), mode_of(place.at(CONF)))
+        assert ["mtlsctl.conf"] == names_in(place.at(CONF).parent)
+
+    def test_current_is_switched_to_a_whole_release(self, keyed: Place) -> None:
+        for name in (FIRST, SECOND):
+            keyed.transport.stage(release(name))
+            pointer = CurrentPointer(path=CURRENT, target=f"releases/{name}")
+            keyed.transport.switch(pointer)
+            assert pointer == keyed.transport.read_pointer(CURRENT)
+            assert f"releases/{name}" == str(keyed.at(CURRENT).readlink())
+
+    @pytest.mark.parametrize(
+        "target", [f"releases/{THIRD}", f"releases/{THIRD}.partial", "../../../etc", "releases", "/etc"]
+    )
+    def test_current_never_names_what_is_not_a_whole_release(self, keyed: Place, target: str) -> None:
+        keyed.transport.stage(release())
+        with pytest.raises(DeliveryError, match="whole release"):
+            keyed.transport.switch(CurrentPointer(path=CURRENT, target=target))
+        assert keyed.transport.read_pointer(CURRENT) is None
+
+    def test_a_pointer_that_is_absent_reads_as_none_and_may_be_removed(self, place: Place) -> None:
+        assert place.transport.read_pointer(CONF) is None
+        place.transport.remove_pointer(CONF)
+        place.transport.switch(FilePointer(path=CONF, content=b"x"))
+        place.transport.remove_pointer(CONF)
+        assert place.transport.read_pointer(CONF) is None
+
+    def test_a_half_written_pointer_of_an_earlier_kill_is_replaced(self, place: Place) -> None:
+        folder = place.at(CONF).parent
+        folder.mkdir(parents=True)
+        (folder / ".mtlsctl.conf.partial").write_text("half")
+        place.transport.switch(FilePointer(path=CONF, content=b"whole"))
+        assert ["mtlsctl.conf"] == names_in(folder)
+
+    def test_a_folder_or_a_symlink_where_the_pointer_file_lies_is_left_alone(self, place: Place) -> None:
+        place.at(CONF).parent.mkdir(parents=True)
+        place.at(CONF).symlink_to("elsewhere")
+        with pytest.raises(DeliveryError, match="not a file"):
+            place.transport.switch(FilePointer(path=CONF, content=b"x"))
+        place.at(CONF).unlink()
+        place.at(CONF).mkdir()
+        with pytest.raises(DeliveryError, match="not a file"):
+            place.transport.switch(FilePointer(path=CONF, content=b"x"))
+
+    def test_a_folder_where_current_lies_is_left_alone(self, keyed: Place) -> None:
+        keyed.transport.stage(release())
+        keyed.at(CURRENT).mkdir()
+        with pytest.raises(DeliveryError, match="not a symlink"):
+            keyed.transport.switch(CurrentPointer(path=CURRENT, target=f"releases/{FIRST}"))
+
+    # symlinks
+
+    @pytest.mark.parametrize("component", ["etc", "etc/mtlsctl", "etc/mtlsctl/mail", "etc/mtlsctl/mail/releases"])
+    def test_a_symlink_in_any_component_is_not_followed(self, place: Place, component: str) -> None:
+        outside = place.root.parent / "outside"
+        outside.mkdir()
+        link = place.root / component
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(outside, target_is_directory=True)
+        with pytest.raises(DeliveryError, match="symlink") as refused:
+            place.transport.stage(release())
+        assert "M4102" == refused.value.code
+        assert [] == list(outside.iterdir())
+
+    def test_a_symlink_inside_a_release_is_not_read(self, keyed: Place) -> None:
+        keyed.transport.stage(release())
+        (keyed.at(f"/etc/mtlsctl/mail/releases/{FIRST}") / "extra").symlink_to("/etc/passwd")
+        with pytest.raises(DeliveryError):
+            keyed.transport.read_release("mail", FIRST)
+
+    def test_a_fifo_inside_a_release_is_not_waited_for(self, keyed: Place) -> None:
+        keyed.transport.stage(release())
+        os.mkfifo(keyed.at(f"/etc/mtlsctl/mail/releases/{FIRST}") / "extra")
+        with pytest.raises(DeliveryError, match="regular file"):
+            keyed.transport.read_release("mail", FIRST)
+
+    def test_a_symlink_in_place_of_a_key_is_not_a_key(self, keyed: Place) -> None:
+        keyed.at(f"/etc/mtlsctl/mail/keys/{OTHER_SPKI}.key").symlink_to("/etc/shadow")
+        assert not keyed.transport.has_key("mail", OTHER_SPKI)
+
+    def test_deleting_does_not_follow_symlinks(self, keyed: Place) -> None:
+        outside = keyed.root.parent / "outside"
+        outside.mkdir()
+        (outside / "precious").write_text("x")
+        keyed.transport.stage(release())
+        (keyed.at(f"/etc/mtlsctl/mail/releases/{FIRST}") / "trap").symlink_to(outside, target_is_directory=True)
+        keyed.transport.delete_service("mail")
+        assert (outside / "precious").exists()
+
+    @pytest.mark.parametrize("path", ["etc/x", "/etc/../x", "//x", "/etc/x/", "/", "/etc/\x00x", "/etc/a\nb"])
+    def test_a_pointer_path_that_is_not_plain_is_refused(self, place: Place, path: str) -> None:
+        with pytest.raises(DeliveryError):
+            place.transport.switch(FilePointer(path=path, content=b"x"))
+
+    # secrets, checks, reloads
+
+    def test_no_error_shows_a_key(self, place: Place) -> None:
+        place.at("/etc").mkdir(parents=True)
+        place.at("/etc/mtlsctl").write_text("in the way")
+        with pytest.raises(DeliveryError) as refused:
+            place.transport.put_key("mail", SPKI, KEY)
+        assert "PRIVATE" not in repr(refused.value.__dict__) + repr(refused.value)
+
+    def test_nothing_to_check_and_nothing_to_reload_is_fine(self, place: Place) -> None:
+        assert place.transport.check(Check.NONE, FilePointer(path=CONF, content=b"")) is None
+        assert place.transport.reload(Reload.NONE, program="curl", process="mail") is None
