@@ -133,8 +133,15 @@ def recipe_to_json(recipe: Recipe) -> dict[str, object]:
     }
 
 
-def recipe_from_json(data: Mapping[str, object]) -> Recipe:
-    """Rebuild a recipe that `recipe_to_json` wrote; raises KeyError, TypeError or ValueError on anything else."""
+SharedCallees = dict[tuple[str, ...], tuple[object, Callee]]
+
+
+def recipe_from_json(data: Mapping[str, object], shared: SharedCallees | None = None) -> Recipe:
+    """Rebuild a recipe that `recipe_to_json` wrote; raises KeyError, TypeError or ValueError on anything else.
+
+    Recipes that are rebuilt with one `shared` (empty at first) have their equal callees in common: nearly all callers
+    of a listener see it alike, and a callee is the most expensive part.
+    """
     plain: dict = dict(data)  # type: ignore[type-arg]
     instance = InstanceId(*plain["instance"])
     return Recipe(
@@ -146,7 +153,7 @@ def recipe_from_json(data: Mapping[str, object]) -> Recipe:
         credential=CredentialId(instance, plain["credential"]),
         server_names=tuple(plain["server_names"]),
         listeners=tuple(_listener_from_json(one) for one in plain["listeners"]),
-        callees=tuple(_callee_from_json(one) for one in plain["callees"]),
+        callees=tuple(_callee_from_json(one, {} if shared is None else shared) for one in plain["callees"]),
         settings=tuple(
             (name, tuple((s, p) for s, p in value) if isinstance(value, list) else value)
             for name, value in plain["settings"]
@@ -200,10 +207,16 @@ def _callee_to_json(callee: Callee) -> dict[str, object]:
     }
 
 
-def _callee_from_json(data: dict) -> Callee:  # type: ignore[type-arg]
-    return Callee(
-        listener=ListenerId(*data["listener"]),
+def _callee_from_json(data: dict, shared: SharedCallees) -> Callee:  # type: ignore[type-arg]
+    listener = ListenerId(*data["listener"])
+    known = shared.get(listener)
+    if known is not None and known[0] == data:
+        return known[1]
+    callee = Callee(
+        listener=listener,
         endpoints=tuple(Endpoint(InstanceId(*one), address, port) for one, address, port in data["endpoints"]),
         server_name=data["server_name"],
         policy=_policy_from_json(data["policy"]),
     )
+    shared[listener] = (data, callee)
+    return callee

@@ -40,6 +40,10 @@ MEANINGS = {
 }
 
 
+ALWAYS_FIT = NAME_BYTES_WARN // name_bytes("x" * 64)
+"""So many CAs fit whatever their names are: a common name has at most 64 characters (RFC 5280 appendix A.1)."""
+
+
 class Claim(NamedTuple):
     """Who has a port of a host at some moment of an apply."""
 
@@ -78,6 +82,8 @@ def _refusal(code: str, service: Service, message: str) -> Diagnostic:
 def budget_findings(estate: str, recipe: Recipe, span: Span | None) -> Iterator[Diagnostic]:
     """CA names are sent to every caller: above 30,000 bytes a Java caller may fail, above 64,000 everyone does."""
     for served in recipe.listeners:
+        if len(served.policy.anchors) <= ALWAYS_FIT:
+            continue
         total = sum(name_bytes(common_name_of_authority(estate, anchor)) for anchor in served.policy.anchors)
         if total > NAME_BYTES_WARN:
             too_much = total > NAME_BYTES_LIMIT
@@ -131,8 +137,8 @@ def port_refusals(
     """A port of a host has one owner through all waves; services of one program may share it by name."""
     claims: dict[tuple[str, int], dict[Claim, set[str]]] = defaultdict(lambda: defaultdict(set))
     moving = [step.recipe for step in steps if step.recipe is not None]
-    if not moving:
-        return
+    if not live or not moving:
+        return  # what stands in the inventory together was checked there; only a change can pass a port on
     for recipe in (*live.values(), *moving):
         for served in recipe.listeners:
             _claim(claims, recipe, served)

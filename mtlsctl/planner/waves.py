@@ -38,12 +38,11 @@ def extend_recipe(live: Recipe, desired: Recipe, presented: Mapping[str, frozens
 
 def activate_recipe(live: Recipe | None, desired: Recipe, presented: Mapping[str, frozenset[TrustAnchor]]) -> Recipe:
     """The new identity, accepting old and new peers, dialling the new ports of the old instances."""
-    return replace(
-        desired,
-        listeners=_widened_listeners(live, desired, presented),
-        callees=_widened_callees(live, desired, presented, dial_new_ports=True),
-        _digest=[],
-    )
+    listeners = _widened_listeners(live, desired, presented)
+    callees = _widened_callees(live, desired, presented, dial_new_ports=True)
+    if listeners == desired.listeners and callees == desired.callees:
+        return desired
+    return replace(desired, listeners=listeners, callees=callees, _digest=[])
 
 
 def _widened_listeners(
@@ -62,7 +61,7 @@ def _widened_listener(
     showing = [presented.get(caller, frozenset()) for caller in new.callers] if asks else []
     anchors = new.policy.anchors.union(*showing)
     if old is None:
-        return replace(new, policy=_policy(new.policy, anchors))
+        return new if anchors == new.policy.anchors else replace(new, policy=_policy(new.policy, anchors))
     loosest = max(old.client_certificate, new.client_certificate, key=LOOSENESS.__getitem__)
     asked = anchors | old.policy.anchors if loosest is not ClientCertificate.NONE else frozenset[TrustAnchor]()
     return replace(
@@ -139,6 +138,8 @@ def releases_of(
     """The releases that take one instance from live to desired, at most three; equal neighbours become one."""
     if live == desired:
         return {}
+    if live is None and not presented:
+        return {Wave.ACTIVATE: desired}
     releases: dict[Wave, Recipe] = {}
     current = live
     if live is not None:
@@ -215,6 +216,7 @@ class _Barriers:
         self._desired = desired
         self._releases = releases
         self._new_identities = new_identities
+        self._somebody_extends = any(Wave.EXTEND in waves for waves in releases.values())
         self._instances: dict[str, list[InstanceId]] = defaultdict(list)
         for instance in {**desired, **releases}:
             self._instances[instance.service].append(instance)
@@ -259,7 +261,7 @@ class _Barriers:
 
     def _extending_peers(self, instance: InstanceId) -> Iterable[InstanceId]:
         """Those that must accept what the instance is about to show, or serve what it is about to dial."""
-        if not self._is_noticed(instance):
+        if not self._somebody_extends or not self._is_noticed(instance):
             return ()
         return (peer for peer in self._peers(instance) if Wave.EXTEND in self._releases.get(peer, {}))
 

@@ -72,7 +72,11 @@ class SwitchRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signature:
-    """One intended or made signature, for `status`, `show` and `state check`."""
+    """One intended or made signature, for `status`, `show` and `state check`.
+
+    `signed`: it may exist (its first journal row is there). `recorded`: it came back (its second row is there). What
+    is signed and not recorded is to be treated as issued.
+    """
 
     intent: Intent
     operation: str | None
@@ -126,7 +130,7 @@ class StateReader(Protocol):
         """Every entry, oldest first."""
 
     def check(self) -> tuple[str, ...]:
-        """What does not hold: page integrity, the journal's chain, two rows for each signature, foreign keys. Empty is good."""
+        """What does not hold: pages, the journal's chain, two rows for each signature, references. Empty is good."""
 
     def backup(self, target: Path) -> None:
         """A consistent copy (0600, made whole or not at all); raises StateError when the target exists."""
@@ -142,7 +146,7 @@ class StateWriter(StateReader, Protocol):
         """Append to the journal; `detail` holds no secret."""
 
     def record_intents(self, intents: Sequence[Intent]) -> None:
-        """All intents of a batch in one transaction, before its first signature; raises StateError on a repeated serial."""
+        """All intents of a batch at once, before its first signature; raises StateError on a repeated serial."""
 
     def record_signing(self, intents: Sequence[Intent]) -> None:
         """The first of two rows of each signature: it may exist from now on."""
@@ -156,8 +160,11 @@ class StateWriter(StateReader, Protocol):
     def record_probe_signed(self, intents: Sequence[Intent]) -> None:
         """Second row of a probe certificate, which is not kept."""
 
+    def unlock(self) -> None:
+        """Prove that the encryption key opens this state, so that nothing is begun without; raises SealedKeyError."""
+
     def authority_key(self, id: AuthorityId) -> Secret:
-        """The private key (PKCS#8 DER); raises SealedKeyError when it cannot be opened, StateError when it was destroyed."""
+        """The private key as it was added; raises SealedKeyError when it does not open, StateError when destroyed."""
 
     def destroy_authority_key(self, id: AuthorityId) -> None:
         """Overwrite and forget the sealed key; its certificate stays."""

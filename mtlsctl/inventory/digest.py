@@ -1,0 +1,83 @@
+"""The digest of what an inventory means: the same for any layout, order and file, for any place of the checkout."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mtlsctl.inventory.grammar import duration_text
+from mtlsctl.model.topology import DirectoryHost
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mtlsctl.model.topology import AuthorityPolicy, CertificatePolicy, Host, Listener, Service
+
+
+def digest_of(name: str, hosts: Mapping[str, Host], services: Mapping[str, Service], root: Path) -> str:
+    """SHA-256, in hex, over the canonical JSON of all that is declared.
+
+    The first of a service's names stays the first (callers check it); every other order is forgotten.
+    """
+    policies: dict[tuple[CertificatePolicy, AuthorityPolicy], list[str | int]] = {}
+    meaning = {
+        "name": name,
+        "hosts": [_host(hosts[one], root.absolute()) for one in sorted(hosts)],
+        "services": [_service(services[one], policies) for one in sorted(services)],
+    }
+    text = json.dumps(meaning, separators=(",", ":"), ensure_ascii=True, sort_keys=True, check_circular=False)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def _host(host: Host, root: Path) -> list[object]:
+    if isinstance(host, DirectoryHost):
+        folder = Path(host.directory)
+        place = folder.relative_to(root) if folder.is_relative_to(root) else folder
+        return [host.name, "directory", str(place), host.address, host.seen_as, host.pid_files]
+    return [host.name, "ssh", host.address, host.port, host.user, host.identity_file, host.jump, host.become]
+
+
+def _service(
+    service: Service, policies: dict[tuple[CertificatePolicy, AuthorityPolicy], list[str | int]]
+) -> list[object]:
+    pair = (service.certificate, service.authority)
+    if pair not in policies:
+        policies[pair] = _policy_words(*pair)
+    names = [name.value for name in service.names]
+    return [
+        service.name,
+        service.runtime,
+        sorted(service.hosts),
+        [names[0], *sorted(names[1:])],
+        service.addresses,
+        [_listener(one) for one in sorted(service.listeners, key=lambda one: one.name)],
+        service.settings,
+        policies[pair],
+        service.trust,
+        service.restart_allowed,
+    ]
+
+
+def _listener(listener: Listener) -> list[object]:
+    return [
+        listener.name,
+        listener.port,
+        listener.bind,
+        listener.client_certificate,
+        listener.protocols,
+        sorted(caller.service for caller in listener.callers),
+    ]
+
+
+def _policy_words(certificate: CertificatePolicy, authority: AuthorityPolicy) -> list[str | int]:
+    return [
+        certificate.key,
+        duration_text(certificate.lifetime),
+        duration_text(certificate.renew_before),
+        authority.key,
+        duration_text(authority.lifetime),
+        duration_text(authority.renew_before),
+        authority.generation,
+    ]

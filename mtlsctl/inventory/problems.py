@@ -1,0 +1,138 @@
+"""Where words stood, and the problems found there, gathered until all are known."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from typing import TYPE_CHECKING
+
+from mtlsctl.errors import InventoryError
+from mtlsctl.model.diagnostic import Diagnostic, Severity, Span
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Place = int
+"""A character of the inventory: its offset in all files laid end to end. One number, as there are very many."""
+
+MAX_PROBLEMS = 1000
+"""So many are kept; a file of nothing but errors must not fill the memory."""
+
+_QUOTED = re.compile(r"""'(?:[^'\n]|'')*'?|"(?:[^"\\\n]|\\.)*"?""")
+_QUOTES = ("'", '"')
+
+
+class Sources:
+    """The texts of the inventory laid end to end, so that one number says file, line and column."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._texts: list[str] = []
+        self._starts: list[int] = []
+        self._lines: list[list[int] | None] = []
+        self._end = 0
+
+    def add(self, name: str, text: str) -> Place:
+        """Take a file in; its first character stands at the place that is given back."""
+        start = self._end
+        self._names.append(name)
+        self._texts.append(text)
+        self._starts.append(start)
+        self._lines.append(None)
+        self._end += len(text) + 1
+        return start
+
+    def span(self, at: Place, text: str = "") -> Span:
+        """The stretch of the word that begins at the place, within its line; `text` is the word as it was read."""
+        index = bisect_right(self._starts, at) - 1
+        offset = at - self._starts[index]
+        lines = self._lines[index] or self._index_lines(index)
+        line = bisect_right(lines, offset)
+        column = offset - lines[line - 1] + 1
+        source = self._texts[index]
+        quoted = _QUOTED.match(source, offset) if source[offset : offset + 1] in _QUOTES else None
+        length = len(text) if quoted is None else quoted.end() - offset
+        end = lines[line] - 1 if line < len(lines) else len(source)
+        return Span(self._names[index], line, column, column + max(1, min(length, end - offset)))
+
+    def is_quoted(self, at: Place) -> bool:
+        """Whether the word that begins at the place is written in quotes."""
+        index = bisect_right(self._starts, at) - 1
+        offset = at - self._starts[index]
+        return self._texts[index][offset : offset + 1] in _QUOTES
+
+    def _index_lines(self, index: int) -> list[int]:
+        text = self._texts[index]
+        lines = [0, *(found.end() for found in re.finditer("\n", text))]
+        self._lines[index] = lines
+        return lines
+
+
+class Problems:
+    """All diagnostics of one reading; nothing is raised before everything was looked at."""
+
+    def __init__(self, sources: Sources) -> None:
+        self.sources = sources
+        self.found: list[Diagnostic] = []
+
+    def add(
+        self,
+        code: str,
+        message: str,
+        at: Place | None,
+        text: str = "",
+        *,
+        label: str = "",
+        help: str | None = None,
+        related: Sequence[tuple[Span, str]] = (),
+        severity: Severity = Severity.ERROR,
+    ) -> None:
+        if len(self.found) >= MAX_PROBLEMS:
+            return
+        span = None if at is None else self.sources.span(at, text)
+        self.put(code, message, span, label=label, help=help, related=related, severity=severity)
+
+    def put(
+        self,
+        code: str,
+        message: str,
+        span: Span | None,
+        *,
+        label: str = "",
+        help: str | None = None,
+        related: Sequence[tuple[Span, str]] = (),
+        severity: Severity = Severity.ERROR,
+    ) -> None:
+        self.found.append(
+            Diagnostic(
+                code=code,
+                message=message,
+                span=span,
+                label=label,
+                help=help,
+                related=tuple(related),
+                severity=severity,
+            )
+        )
+
+    def warn(self, code: str, message: str, at: Place, text: str = "", *, help: str | None = None) -> None:
+        self.add(code, message, at, text, help=help, severity=Severity.WARNING)
+
+    @property
+    def has_errors(self) -> bool:
+        return any(one.severity is Severity.ERROR for one in self.found)
+
+    @property
+    def ordered(self) -> tuple[Diagnostic, ...]:
+        return tuple(sorted(self.found, key=lambda one: one.order))
+
+    def raise_if_any(self) -> None:
+        """Raises InventoryError with everything found, warnings included, once one error is among it."""
+        if self.has_errors:
+            raise InventoryError(self.ordered)
+
+
+def shown(text: str, limit: int = 60) -> str:
+    """A word for a message: control characters escaped, never long."""
+    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: limit + 1])
+    return plain if len(plain) <= limit else plain[: limit - 3] + "..."

@@ -1,0 +1,193 @@
+"""The language of inventories as pydantic models: the source of the editor schema and of the reference.
+
+Every value is text here, as the loader reads it; the types that editors see stand beside it. No run of mtlsctl but
+`schema` and the documentation imports this module (see `shape`).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic.json_schema import GenerateJsonSchema
+
+from mtlsctl.inventory.grammar import MAX_ESTATE, MAX_PORT, MAX_SERVICE
+from mtlsctl.model.topology import KeyAlgorithm
+
+_LABEL: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+_DURATION: Final = r"^[1-9][0-9]{0,8}[dhm]$"
+
+Word = Annotated[str, Field(min_length=1)]
+Name = Annotated[Word, WithJsonSchema({"type": "string", "pattern": _LABEL, "title": "name"})]
+ServiceName = Annotated[
+    Word, WithJsonSchema({"type": "string", "pattern": _LABEL, "maxLength": MAX_SERVICE, "title": "name of a service"})
+]
+EstateName = Annotated[
+    Word, WithJsonSchema({"type": "string", "pattern": _LABEL, "maxLength": MAX_ESTATE, "title": "name"})
+]
+Text = Annotated[Word, WithJsonSchema({"type": "string", "minLength": 1, "title": "text"})]
+Port = Annotated[
+    Word, WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MAX_PORT, "title": f"1 to {MAX_PORT}"})
+]
+Count = Annotated[Word, WithJsonSchema({"type": "integer", "minimum": 1, "title": "number from 1"})]
+Switch = Annotated[Word, WithJsonSchema({"type": "boolean", "title": "true or false"})]
+Duration = Annotated[
+    Word, WithJsonSchema({"type": "string", "pattern": _DURATION, "title": "duration", "examples": ["90d", "12h"]})
+]
+Key = Annotated[Word, WithJsonSchema({"type": "string", "enum": [one.value for one in KeyAlgorithm], "title": "key"})]
+TrustModelName = Annotated[Word, WithJsonSchema({"type": "string", "const": "service-ca", "title": "trust model"})]
+BindName = Annotated[Word, WithJsonSchema({"type": "string", "enum": ["all", "host"], "title": "bind"})]
+Required = Annotated[Word, WithJsonSchema({"type": "string", "const": "required", "title": "client certificate"})]
+Restart = Annotated[Word, WithJsonSchema({"type": "string", "const": "allowed", "title": "restart"})]
+Protocol = Annotated[Word, WithJsonSchema({"enum": ["1.2", "1.3", 1.2, 1.3], "title": "TLS version"})]
+Version = Annotated[Literal["1"], WithJsonSchema({"const": 1, "title": "version"})]
+SettingWord = Annotated[Any, WithJsonSchema({"type": ["string", "integer", "boolean", "object"], "title": "setting"})]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
+
+
+class CertificateWords(_Part):
+    """How leaves are made and when they are due."""
+
+    key: Key = Field("ecdsa-p256", description="The key's algorithm and size.")
+    lifetime: Duration = Field("90d", description="From issue to `not_after`; one hour at least.")
+    renew_before: Duration = Field("30d", description="So long before its end a certificate is due.")
+
+
+class DefaultAuthorityWords(_Part):
+    """How CAs are made and when they are due."""
+
+    key: Key = Field("ecdsa-p256", description="The key's algorithm and size.")
+    lifetime: Duration = Field("1825d", description="At least as long as the leaves' lifetime.")
+    renew_before: Duration = Field(
+        "180d", description="So long before its end a CA is replaced; at least the leaves' lifetime."
+    )
+
+
+class AuthorityWords(DefaultAuthorityWords):
+    """How one service's CA is made and when it is due."""
+
+    generation: Count = Field("1", description="Raise it to have the CA replaced; callers go over without a gap.")
+
+
+class TrustWords(_Part):
+    """What a listener trusts."""
+
+    model: TrustModelName = Field(
+        description="`service-ca`: each service has a small CA, and a listener trusts its callers' and no other."
+    )
+
+
+class DefaultsWords(_Part):
+    """What every service inherits."""
+
+    certificate: CertificateWords | None = Field(None, description="For leaves.")
+    certification_authority: DefaultAuthorityWords | None = Field(None, description="For CAs.")
+
+
+class HostWords(_Part):
+    """A folder here (`directory`) or a machine behind SSH (`address` without `directory`)."""
+
+    directory: Text | None = Field(
+        None, description="The folder that stands for the host's root, as DESTDIR does; relative to the repository."
+    )
+    address: Text | None = Field(
+        None,
+        description="IP address or DNS name; where callers reach the host. A folder's is 127.0.0.1 unless given.",
+    )
+    seen_as: Text | None = Field(
+        None, description="Folders only: the absolute path that stands for `directory` in rendered files, such as `/`."
+    )
+    pid_files: dict[Name, Text] | None = Field(
+        None, description="Folders only: by process, the path below `directory` of the pid file to signal at a reload."
+    )
+    port: Port | None = Field(None, description="SSH only: the port; 22 unless given.")
+    user: Text | None = Field(None, description="SSH only: the user to log in as.")
+    identity_file: Text | None = Field(None, description="SSH only: path of the private key to log in with.")
+    jump: Text | None = Field(None, description="SSH only: `[user@]host[:port]` to go through.")
+    become: Switch | None = Field(None, description="SSH only: whether commands run through sudo; false unless given.")
+
+
+class ListenerWords(_Part):
+    """One door of a service."""
+
+    name: Name = Field("main", description="Its name; needed where a service has several listeners.")
+    port: Port = Field(description="The TCP port.")
+    bind: BindName = Field("all", description="`all` addresses of the host, or the `host` address only.")
+    client_certificate: Required = Field("required", description="What is asked of a caller.")
+    protocols: list[Protocol] = Field(["1.2", "1.3"], description="The TLS versions that are spoken.")
+    callers: list[ServiceName] = Field([], description="The services that may call; everybody else is refused.")
+
+
+class ServiceWords(_Part):
+    """A service: where it runs, in which runtime, and who may call it."""
+
+    runtime: Name = Field(description="The runtime's name; `mtlsctl runtimes` lists them.")
+    hosts: list[Name] = Field(
+        description="The hosts that it runs on, one at least; each gets a key and a certificate of its own.",
+    )
+    names: list[Text] = Field(
+        [],
+        description="The DNS names in its certificates; callers check the first. Without any it is "
+        "`<service>.<estate>.internal`. No wildcards; international names as A-labels.",
+    )
+    addresses: Switch = Field("false", description="Whether the addresses of its hosts enter its certificates.")
+    listen: Port | None = Field(None, description="Short form of one listener: its port.")
+    bind: BindName | None = Field(None, description="Short form: where that listener is bound; `all` unless given.")
+    callers: list[ServiceName] | None = Field(None, description="Short form: the services that may call that listener.")
+    listeners: list[ListenerWords] | None = Field(None, description="Long form: several doors, or one with options.")
+    settings: dict[str, SettingWord] | None = Field(
+        None, description="The settings of its runtime; each runtime's README lists and types them."
+    )
+    certificate: CertificateWords | None = Field(None, description="In place of the defaults, key by key.")
+    certification_authority: AuthorityWords | None = Field(None, description="In place of the defaults, key by key.")
+    trust: TrustWords | None = Field(None, description="In place of the estate's.")
+    restart: Restart | None = Field(None, description="`allowed` where taking up a certificate needs a restart.")
+
+
+class InventoryWords(_Part):
+    """Which services there are, where they run and who may call whom."""
+
+    version: Version = Field(description="The version of this language.")
+    name: EstateName = Field(description="The estate's name; it is part of every CA's subject.")
+    defaults: DefaultsWords | None = Field(None, description="What services inherit unless they say otherwise.")
+    trust: TrustWords | None = Field(None, description="The trust model of the estate; `service-ca` unless given.")
+    hosts: dict[Name, HostWords] = Field(description="The hosts by name.")
+    services: dict[ServiceName, ServiceWords] = Field(description="The services by name.")
+
+
+class _Draft7(GenerateJsonSchema):
+    schema_dialect = "http://json-schema.org/draft-07/schema#"
+
+
+def draft7() -> dict[str, Any]:
+    """JSON Schema draft 7, which is what editors' YAML support reads."""
+    made = InventoryWords.model_json_schema(schema_generator=_Draft7, ref_template="#/definitions/{model}")
+    made["definitions"] = made.pop("$defs")
+    whole = _settled(made)
+    assert isinstance(whole, dict)  # noqa: S101  a mapping stays one
+    # A file of a folder holds a part of the whole: nothing but its kinds is required of it.
+    del whole["required"]
+    return {"$schema": _Draft7.schema_dialect, **whole}
+
+
+def _settled(node: Any) -> Any:
+    """Say it as draft 7 does: no nulls that nobody may write, no words beside a `$ref`, defaults of their own type."""
+    if isinstance(node, list):
+        return [_settled(one) for one in node]
+    if not isinstance(node, dict):
+        return node
+    if "anyOf" in node:
+        (kept,) = [one for one in node["anyOf"] if one != {"type": "null"}]
+        node = {**{key: value for key, value in node.items() if key not in ("anyOf", "default")}, **kept}
+    if "$ref" in node and len(node) > 1:
+        rest = {key: value for key, value in node.items() if key != "$ref"}
+        node = {"allOf": [{"$ref": node["$ref"]}], **rest}
+    if "patternProperties" in node:
+        node = {**node, "additionalProperties": False}
+    if isinstance(node.get("default"), str) and node.get("type") in ("integer", "boolean"):
+        node = {**node, "default": json.loads(node["default"])}
+    return {key: _settled(value) for key, value in node.items()}

@@ -1,0 +1,113 @@
+"""A service's settings, by the types of its runtime's manifest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mtlsctl.inventory import codes, grammar
+from mtlsctl.inventory.problems import shown
+from mtlsctl.inventory.source import Map
+from mtlsctl.model.runtime import SettingType
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from collections.abc import Set as AbstractSet
+
+    from mtlsctl.inventory.problems import Place
+    from mtlsctl.inventory.source import Node
+    from mtlsctl.inventory.words import Words
+    from mtlsctl.model.runtime import Runtime, Setting
+    from mtlsctl.model.topology import SettingValue
+
+    CalleesOf = Callable[[str], AbstractSet[str]]
+
+_SIMPLE: dict[SettingType, Callable[[str], str | int | bool]] = {
+    SettingType.HTTP_URL: grammar.http_url,
+    SettingType.INTEGER: grammar.number,
+    SettingType.BOOLEAN: grammar.switch,
+}
+
+
+def read_settings(
+    words: Words, node: Map | None, runtime: Runtime, service: str, at: Place, callees_of: CalleesOf
+) -> tuple[tuple[str, SettingValue], ...]:
+    """The checked values, sorted by name; whatever is unknown, missing or of a wrong type is reported."""
+    known = {setting.name: setting for setting in runtime.settings}
+    values: list[tuple[str, SettingValue]] = []
+    for name, value in () if node is None else node.items():
+        if name not in known:
+            _report_unknown(words, name, node, runtime, known)
+            continue
+        found = _value(words, known[name], value, node, service, callees_of)
+        values += [] if found is None else [(name, found)]
+    for setting in runtime.settings:
+        if setting.required and (node is None or (setting.name not in node and setting.name not in node.lost)):
+            message = f"the runtime `{runtime.name}` needs the setting `{setting.name}`"
+            words.problems.add(codes.MISSING_SETTING, message, at, service)
+    return tuple(sorted(values))
+
+
+def _report_unknown(words: Words, name: str, node: Map | None, runtime: Runtime, known: dict[str, Setting]) -> None:
+    if node is None:
+        return
+    free = [one for one in known if one not in node]
+    advice = words.did_you_mean(name, free) or (f"it has {', '.join(known)}" if known else "it has no settings")
+    message = f"the runtime `{runtime.name}` has no setting `{shown(name)}`"
+    words.problems.add(codes.UNKNOWN_SETTING, message, node.keys_at[name], name, help=advice)
+    node.lost.update(one for one in free if advice == f"did you mean `{one}`?")
+
+
+def _value(
+    words: Words, setting: Setting, value: Node, node: Map | None, service: str, callees_of: CalleesOf
+) -> SettingValue | None:
+    if node is None:
+        return None
+    at, name = node.values_at[setting.name], setting.name
+    if setting.type is SettingType.CALLEE_PORTS:
+        if isinstance(value, Map):
+            return _callee_ports(words, value, service, callees_of)
+        message = f"the setting `{name}` is a mapping of services to ports"
+        words.problems.add(codes.SETTING_VALUE, message, at, value if isinstance(value, str) else "")
+        return None
+    if not isinstance(value, str) or not value:
+        words.problems.add(codes.SETTING_VALUE, f"the setting `{name}` is a single value", node.keys_at[name], name)
+        return None
+    return words.parsed(value, at, _as_setting(name, _SIMPLE[setting.type]))
+
+
+def _as_setting(name: str, parse: Callable[[str], str | int | bool]) -> Callable[[str], str | int | bool]:
+    """The same grammar, with the setting's name in the message and the code of settings."""
+
+    def parsed(text: str) -> str | int | bool:
+        try:
+            return parse(text)
+        except grammar.Unfit as error:
+            raise grammar.Unfit(codes.SETTING_VALUE, f"the setting `{name}`: {error.message}", error.help) from None
+
+    return parsed
+
+
+def _callee_ports(words: Words, node: Map, service: str, callees_of: CalleesOf) -> tuple[tuple[str, int], ...]:
+    pairs: list[tuple[str, int]] = []
+    first: dict[int, str] = {}
+    for callee, value in node.items():
+        at = node.keys_at[callee]
+        if not words.is_text(callee, at):
+            continue
+        if callee not in callees_of(service):
+            message = f"`{service}` does not call `{shown(callee)}`"
+            advice = words.did_you_mean(callee, callees_of(service)) or f"declare it: `callers` of `{shown(callee)}`"
+            words.problems.add(codes.NOT_A_CALLEE, message, at, callee, help=advice)
+            continue
+        if not isinstance(value, str):
+            words.problems.add(codes.SETTING_VALUE, f"the port for `{callee}` is a single value", at, callee)
+            continue
+        port = words.parsed(value, node.values_at[callee], grammar.port)
+        if port is None:
+            continue
+        if first.setdefault(port, callee) != callee:
+            message = f"port {port} already leads to `{first[port]}`"
+            words.problems.add(codes.PORT_TAKEN, message, node.values_at[callee], value)
+            continue
+        pairs.append((callee, port))
+    return tuple(sorted(pairs))

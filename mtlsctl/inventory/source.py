@@ -1,0 +1,354 @@
+"""YAML 1.2 text to a tree of strings that knows where each word stood.
+
+Read event by event, so that a file is refused before what it asks for is built: no anchors, aliases, merge keys or
+tags exist in the language, and every scalar stays the text that was written; what it means, the schema says.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+import yaml
+
+from mtlsctl.inventory import codes
+from mtlsctl.inventory.problems import Problems, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from mtlsctl.inventory.problems import Place
+    from mtlsctl.model.diagnostic import Span
+
+MAX_BYTES: Final = 8 * 1024 * 1024
+MAX_NODES: Final = 2_000_000
+MAX_DEPTH: Final = 32
+MAX_SCALAR_BYTES: Final = 4096
+MAX_PLACES: Final = 20
+"""So many places of one kind of unseen character or tab are reported, no more."""
+
+# Compiled where they are first used: a file in plain ASCII needs neither.
+_UNSEEN = (
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
+    "|\r(?!\n)"
+)
+_UNSEEN_ASCII = bytes({*range(32), 127} - {9, 10, 13})
+_TAB = r"(?m)^ *\t"
+_ENCODINGS = ((codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"))
+
+
+class Map(dict[str, "Node"]):
+    """A mapping; `keys_at` and `values_at` say where its words stood, `lost` which keys had a refused value."""
+
+    __slots__ = ("at", "keys_at", "lost", "values_at")
+
+    def __init__(self, at: Place) -> None:
+        self.at = at
+        self.keys_at: dict[str, Place] = {}
+        self.values_at: dict[str, Place] = {}
+        self.lost: set[str] = set()
+
+    def drop(self, key: str) -> None:
+        """Take out an entry that was reported, and remember that it was there: what follows from it stays unsaid."""
+        del self[key]
+        self.lost.add(key)
+
+
+class Seq(list["Node"]):
+    """A list; `items_at` says where its items stood, `is_holed` that an item was refused."""
+
+    __slots__ = ("at", "is_holed", "items_at")
+
+    def __init__(self, at: Place) -> None:
+        self.at = at
+        self.items_at: list[Place] = []
+        self.is_holed = False
+
+    def drop(self, index: int) -> None:
+        del self[index]
+        del self.items_at[index]
+        self.is_holed = True
+
+
+Node = str | Map | Seq
+
+
+class _Refused(Exception):
+    """The file is not read further; its problem is on the list."""
+
+
+def read_file(path: Path, name: str, problems: Problems) -> Map | None:
+    """The tree of one file, or None when it was refused as a whole; then the problems say why."""
+    data = _bytes_of(path, name, problems)
+    text = None if data is None else _text_of(data, name, problems)
+    return None if text is None else read_text(text, name, problems)
+
+
+def read_text(text: str, name: str, problems: Problems) -> Map | None:
+    """The tree of a text that was checked for its characters."""
+    start = problems.sources.add(name, text)
+    if not _is_clean(text, start, problems):
+        return None
+    try:
+        return _Builder(start, problems).build(_parser(text))
+    except _Refused:
+        return None
+    except yaml.YAMLError as error:
+        _report_syntax(error, text, start, problems)
+    except (ValueError, OverflowError):
+        # The pure parser makes a character of every \U escape, and not every number is one.
+        problems.add(codes.SYNTAX, "an escape names no Unicode character", start)
+    return None
+
+
+def _bytes_of(path: Path, name: str, problems: Problems) -> bytes | None:
+    try:
+        if not path.is_file():
+            reason = "is not a plain file" if path.exists() else "does not exist"
+            problems.put(codes.UNREADABLE, f"`{shown(name)}` {reason}", None)
+            return None
+        with path.open("rb") as file:
+            # Not more than its size: a read of 8 MiB takes 8 MiB, however small the file.
+            data = file.read(min(os.fstat(file.fileno()).st_size, MAX_BYTES) + 1)
+    except OSError as error:
+        problems.put(codes.UNREADABLE, f"`{shown(name)}` cannot be read: {error.strerror}", None)
+        return None
+    if len(data) > MAX_BYTES:
+        problems.put(
+            codes.TOO_LARGE,
+            f"`{shown(name)}` is larger than 8 MiB",
+            None,
+            help="an inventory may be a folder of files, merged by name",
+        )
+        return None
+    return data
+
+
+def _text_of(data: bytes, name: str, problems: Problems) -> str | None:
+    for mark, encoding in _ENCODINGS:
+        if data.startswith(mark):
+            problems.put(codes.NOT_UTF8, f"`{shown(name)}` is {encoding}", None, help="save it as UTF-8")
+            return None
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode("utf-8")
+        at = problems.sources.add(name, before) + len(before)
+        problems.add(codes.NOT_UTF8, f"the byte 0x{data[error.start]:02x} is not UTF-8", at, help="save it as UTF-8")
+        return None
+    if text.startswith("\ufeff"):
+        at = problems.sources.add(name, text)
+        problems.add(codes.BYTE_ORDER_MARK, "the file begins with a byte order mark", at, help="save it without one")
+        return None
+    return text
+
+
+def _is_clean(text: str, start: Place, problems: Problems) -> bool:
+    """No character that a reader does not see, no tab in the indentation: in comments neither (Trojan Source)."""
+    clean = True
+    if not _is_plain(text):
+        for found in _first(re.finditer(_UNSEEN, text)):
+            clean = False
+            name = f"U+{ord(found[0]):04X}"
+            problems.add(codes.UNSEEN_CHARACTER, f"the invisible or control character {name}", start + found.start())
+    for found in _first(re.finditer(_TAB, text) if "\t" in text else iter(())):
+        clean = False
+        at = start + found.end() - 1
+        problems.add(codes.TAB, "a tab stands in the indentation", at, help="indent with spaces")
+    return clean
+
+
+def _is_plain(text: str) -> bool:
+    """Quickly, for the usual file: ASCII without control characters and without lone carriage returns."""
+    if not text.isascii():
+        return False
+    data = text.encode("ascii")
+    return "\r" not in text and len(data.translate(None, _UNSEEN_ASCII)) == len(data)
+
+
+def _first(found: Iterator[re.Match[str]]) -> Iterator[re.Match[str]]:
+    for _, one in zip(range(MAX_PLACES), found, strict=False):
+        yield one
+
+
+def _parser(text: str) -> Any:
+    """The C parser, or the pure one where PyYAML was built without it: the same events, only slower."""
+    loader: Callable[[str], Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return loader(text)
+
+
+def _report_syntax(error: yaml.YAMLError, text: str, start: Place, problems: Problems) -> None:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    index = mark.index if mark is not None else getattr(error, "position", 0)
+    problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be parsed"
+    context = getattr(error, "context", None)
+    context_mark = getattr(error, "context_mark", None)
+    related: list[tuple[Span, str]] = []
+    if context and context_mark is not None and mark is not None and context_mark.line != mark.line:
+        at = start + min(context_mark.index, len(text))
+        related.append((problems.sources.span(at), str(context)))
+    message = f"this is not YAML: {problem}"
+    problems.add(codes.SYNTAX, message, start + min(index, len(text)), related=related)
+
+
+class _Builder:
+    """Events to a tree. One call for each event, hence few and plain steps in each.
+
+    Events are typed loosely here: the stubs of PyYAML know none of the attributes that they carry.
+    """
+
+    def __init__(self, start: Place, problems: Problems) -> None:
+        self._start = start
+        self._problems = problems
+        self._nodes = 0
+        self._top: Node | None = None
+        self._node: Map | Seq | None = None
+        self._key: str | None = None
+        self._stack: list[tuple[Map | Seq | None, str | None]] = []
+        self._documents = 0
+        self._put_away: list[tuple[Map, str]] = []
+
+    def build(self, parser: Any) -> Map | None:
+        steps: dict[type, Callable[[Any], None]] = {
+            yaml.ScalarEvent: self._scalar,
+            yaml.MappingStartEvent: self._mapping,
+            yaml.SequenceStartEvent: self._sequence,
+            yaml.MappingEndEvent: self._end,
+            yaml.SequenceEndEvent: self._end,
+            yaml.AliasEvent: self._alias,
+            yaml.DocumentStartEvent: self._document,
+        }
+        next_event = parser.get_event
+        while (event := next_event()).__class__ is not yaml.StreamEndEvent:
+            step = steps.get(event.__class__)
+            if step is not None:
+                step(event)
+        for node, key in self._put_away:
+            del node[key]
+        return self._whole()
+
+    def _whole(self) -> Map | None:
+        top = self._top
+        if isinstance(top, Map):
+            return top
+        if top is None or top == "":
+            self._problems.add(codes.EMPTY_FILE, "the file holds nothing", self._start, help="delete it, or fill it")
+        else:
+            self._problems.add(
+                codes.WRONG_KIND,
+                "an inventory is a mapping: `version`, `name`, `hosts`, `services`",
+                top.at if isinstance(top, Seq) else self._start,
+            )
+        return None
+
+    def _scalar(self, event: Any) -> None:
+        if event.anchor is not None or event.tag is not None:
+            self._refuse_property(event)
+        text: str = event.value
+        at = self._start + event.start_mark.index
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            self._refuse(codes.TOO_MANY_NODES, "the file holds more than 2,000,000 keys and values", at)
+        if not text.isprintable() or len(text) > MAX_SCALAR_BYTES // 4:
+            self._examine(text, at)
+        node = self._node
+        if isinstance(node, Map):
+            key = self._key
+            if key is None:
+                self._begin_entry(node, text, at)
+            else:
+                node[key] = text
+                node.values_at[key] = at
+                self._key = None
+        elif node is None:
+            self._top = text
+        else:
+            node.append(text)
+            node.items_at.append(at)
+
+    def _begin_entry(self, node: Map, text: str, at: Place) -> None:
+        """Note a key. A second one of the same name is reported with both places and its value is put away."""
+        if not text:
+            self._refuse(codes.KEY_NOT_TEXT, "a key is empty", at)
+        if text == "<<" and not self._problems.sources.is_quoted(at):
+            self._refuse(codes.ALIAS, "merge keys are not part of the language", at, "<<", help="write the keys out")
+        if text in node:
+            first = self._problems.sources.span(node.keys_at[text], text)
+            message = f"the key `{shown(text)}` is given twice"
+            self._problems.add(codes.DUPLICATE_KEY, message, at, text, related=[(first, "first given here")])
+            text = f"\0{at}"
+            self._put_away.append((node, text))
+        node.keys_at[text] = at
+        self._key = text
+
+    def _examine(self, text: str, at: Place) -> None:
+        """Refuse a scalar that is too long, or that escapes or line breaks made unprintable."""
+        if len(text.encode("utf-8", "surrogatepass")) > MAX_SCALAR_BYTES:
+            self._refuse(codes.SCALAR_TOO_LONG, "a value is longer than 4 KiB", at)
+        bad = next((c for c in text if not c.isprintable()), None)
+        if bad is not None:
+            what = "a line break" if bad == "\n" else f"the invisible or control character U+{ord(bad):04X}"
+            self._refuse(codes.UNSEEN_CHARACTER, f"a value holds {what}", at, text)
+
+    def _mapping(self, event: Any) -> None:
+        self._open(event, Map(self._start + event.start_mark.index))
+
+    def _sequence(self, event: Any) -> None:
+        self._open(event, Seq(self._start + event.start_mark.index))
+
+    def _open(self, event: Any, new: Map | Seq) -> None:
+        if event.anchor is not None or event.tag is not None:
+            self._refuse_property(event)
+        self._nodes += 1
+        if len(self._stack) >= MAX_DEPTH:
+            self._refuse(codes.TOO_DEEP, "mappings and lists are nested deeper than 32", new.at)
+        node = self._node
+        if isinstance(node, Map):
+            if self._key is None:
+                self._refuse(codes.KEY_NOT_TEXT, "a key is a list or a mapping; keys are text", new.at)
+            else:
+                node[self._key] = new
+                node.values_at[self._key] = new.at
+        elif node is None:
+            self._top = new
+        else:
+            node.append(new)
+            node.items_at.append(new.at)
+        self._stack.append((node, self._key))
+        self._node, self._key = new, None
+
+    def _end(self, _: Any) -> None:
+        self._node = self._stack.pop()[0]
+        self._key = None
+
+    def _alias(self, event: Any) -> None:
+        at = self._start + event.start_mark.index
+        self._refuse(codes.ALIAS, "aliases are not part of the language", at, "*" + event.anchor, help="write it out")
+
+    def _document(self, event: Any) -> None:
+        at = self._start + event.start_mark.index
+        self._documents += 1
+        if event.tags or (event.version is not None and event.version != (1, 2)):
+            self._refuse(codes.TAG, "directives are not part of the language; an inventory is YAML 1.2", at)
+        if self._documents > 1:
+            self._refuse(
+                codes.SEVERAL_DOCUMENTS,
+                "the file holds more than one document",
+                at,
+                "---",
+                help="put each into a file of its own; a folder of files is merged by name",
+            )
+
+    def _refuse_property(self, event: Any) -> None:
+        at = self._start + event.start_mark.index
+        if event.anchor is not None:
+            text = "&" + event.anchor
+            self._refuse(codes.ALIAS, "anchors are not part of the language", at, text, help="write it out")
+        self._refuse(codes.TAG, f"the tag `{shown(str(event.tag))}` is not part of the language", at, "!")
+
+    def _refuse(self, code: str, message: str, at: Place, text: str = "", *, help: str | None = None) -> None:
+        self._problems.add(code, message, at, text, help=help)
+        raise _Refused

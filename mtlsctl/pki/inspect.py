@@ -1,0 +1,279 @@
+"""What a certificate says, read from its bytes alone."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.utils import CryptographyDeprecationWarning
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from mtlsctl.errors import PreflightError
+from mtlsctl.model.credential import KeyUsage
+from mtlsctl.model.identifiers import DnsId, InvalidIdentifier
+from mtlsctl.pki import codes
+from mtlsctl.pki.keys import algorithm_of
+from mtlsctl.pki.stores import parse_bundle
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from datetime import datetime
+
+    from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+
+IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+USAGE_OIDS = {
+    KeyUsage.SERVER_AUTH: ExtendedKeyUsageOID.SERVER_AUTH,
+    KeyUsage.CLIENT_AUTH: ExtendedKeyUsageOID.CLIENT_AUTH,
+}
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+    CryptographyDeprecationWarning,  # a serial that is not positive; raised only where warnings are errors
+)
+_KEY_USAGES = (
+    "digital_signature",
+    "content_commitment",
+    "key_encipherment",
+    "data_encipherment",
+    "key_agreement",
+    "key_cert_sign",
+    "crl_sign",
+)
+E = TypeVar("E", bound=x509.ExtensionType)
+_USAGE_NAMES = {oid: usage.value for usage, oid in USAGE_OIDS.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateFacts:
+    """A certificate as people ask about it: names as they are presented, times in UTC, digests in hex.
+
+    `key` is an algorithm of the inventory, or the library's name for any other. `usages` are extended key usages by
+    name, unknown ones in dotted form; without the extension the tuple is empty and every usage is allowed.
+    """
+
+    subject: str
+    issuer: str
+    serial: str
+    names: tuple[str, ...]
+    addresses: tuple[str, ...]
+    not_before: datetime
+    not_after: datetime
+    certificate_sha256: str
+    spki_sha256: str
+    usages: tuple[str, ...]
+    key: str
+    is_ca: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parsed:
+    """A certificate taken apart once. What it does not say is None or empty; `der` is its own bytes.
+
+    `public_key` is None for a key of a kind that the library does not know. `key_usages` and `usage_oids` are the
+    asserted key usages (by the library's names) and extended key usages; `criticality` tells of each extension.
+    """
+
+    der: bytes
+    certificate: x509.Certificate
+    public_key: CertificatePublicKeyTypes | None
+    subject: x509.Name
+    issuer: x509.Name
+    not_before: datetime
+    not_after: datetime
+    criticality: Mapping[x509.ObjectIdentifier, bool]
+    general_names: tuple[x509.GeneralName, ...]
+    names: tuple[str, ...]
+    addresses: tuple[str, ...]
+    key_usages: frozenset[str]
+    usage_oids: frozenset[x509.ObjectIdentifier]
+    is_ca: bool
+    path_length: int | None
+    subject_key_identifier: bytes | None
+    authority_key_identifier: x509.AuthorityKeyIdentifier | None
+    constraints: Constraints
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.der).hexdigest()
+
+    @property
+    def common_names(self) -> tuple[str, ...]:
+        return _common_names(self.subject)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constraints:
+    """Name constraints for DNS names and addresses; None permits all. Other kinds of name are listed as `unknown`."""
+
+    permitted_names: tuple[str, ...] | None = None
+    excluded_names: tuple[str, ...] = ()
+    permitted_networks: tuple[IpNetwork, ...] | None = None
+    excluded_networks: tuple[IpNetwork, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, extension: x509.NameConstraints) -> Constraints:
+        permitted, excluded = extension.permitted_subtrees or [], extension.excluded_subtrees or []
+        return cls(
+            permitted_names=_dns_names(permitted) or None,
+            excluded_names=_dns_names(excluded),
+            permitted_networks=_networks(permitted) or None,
+            excluded_networks=_networks(excluded),
+            unknown=tuple(
+                type(name).__name__
+                for name in [*permitted, *excluded]
+                if not isinstance(name, (x509.DNSName, x509.IPAddress))
+            ),
+        )
+
+    def allow_name(self, name: str) -> bool:
+        """Whether a DNS name lies inside; a wildcard is judged by what it stands below."""
+        try:
+            dns = DnsId.parse(name.removeprefix("*."))
+        except InvalidIdentifier:
+            return False
+        inside = self.permitted_names is None or any(dns.is_within(_bare(one)) for one in self.permitted_names)
+        return inside and not any(dns.is_within(_bare(one)) for one in self.excluded_names)
+
+    def allow_address(self, address: str) -> bool:
+        """Whether an address lies inside."""
+        ip = ipaddress.ip_address(address)
+        inside = self.permitted_networks is None or any(ip in network for network in self.permitted_networks)
+        return inside and not any(ip in network for network in self.excluded_networks)
+
+
+def parse_certificate(der: bytes) -> Parsed:
+    """Decode one certificate with all its extensions; raises PreflightError (M7104), which does not quote the bytes."""
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        parsed = _taken_apart(der, certificate) if certificate.serial_number > 0 else None
+    except _UNREADABLE:
+        parsed = None
+    if parsed is None:
+        raise PreflightError("the bytes are not an X.509 certificate", code=codes.CERTIFICATE_UNREADABLE)
+    return parsed
+
+
+def _taken_apart(der: bytes, certificate: x509.Certificate) -> Parsed:
+    extensions = {extension.oid: extension for extension in certificate.extensions}
+    values = {type(extension.value): extension.value for extension in extensions.values()}
+    general_names = tuple(_value(values, x509.SubjectAlternativeName) or ())
+    basic = _value(values, x509.BasicConstraints)
+    identifier = _value(values, x509.SubjectKeyIdentifier)
+    constraints = _value(values, x509.NameConstraints)
+    return Parsed(
+        der=der,
+        certificate=certificate,
+        public_key=_public_key(certificate),
+        subject=certificate.subject,
+        issuer=certificate.issuer,
+        not_before=certificate.not_valid_before_utc,
+        not_after=certificate.not_valid_after_utc,
+        criticality={oid: extension.critical for oid, extension in extensions.items()},
+        general_names=general_names,
+        names=_dns_names(general_names),
+        addresses=tuple(str(name.value) for name in general_names if type(name) is x509.IPAddress),
+        key_usages=_asserted(_value(values, x509.KeyUsage)),
+        usage_oids=frozenset(_value(values, x509.ExtendedKeyUsage) or ()),
+        is_ca=basic is not None and basic.ca,
+        path_length=None if basic is None else basic.path_length,
+        subject_key_identifier=None if identifier is None else identifier.digest,
+        authority_key_identifier=_value(values, x509.AuthorityKeyIdentifier),
+        constraints=Constraints() if constraints is None else Constraints.of(constraints),
+    )
+
+
+def _value(values: Mapping[type, x509.ExtensionType], kind: type[E]) -> E | None:
+    value = values.get(kind)
+    return value if isinstance(value, kind) else None
+
+
+def _asserted(usage: x509.KeyUsage | None) -> frozenset[str]:
+    return frozenset() if usage is None else frozenset(name for name in _KEY_USAGES if getattr(usage, name))
+
+
+def _public_key(certificate: x509.Certificate) -> CertificatePublicKeyTypes | None:
+    try:
+        return certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return None
+
+
+def describe(certificate: bytes) -> CertificateFacts:
+    """The facts of one certificate, DER or PEM; raises PreflightError when there is not exactly one."""
+    parsed = parse_certificate(_one_der(certificate))
+    return CertificateFacts(
+        subject=_label(parsed.subject),
+        issuer=_label(parsed.issuer),
+        serial=f"{parsed.certificate.serial_number:x}",
+        names=parsed.names,
+        addresses=parsed.addresses,
+        not_before=parsed.not_before,
+        not_after=parsed.not_after,
+        certificate_sha256=parsed.sha256,
+        spki_sha256=_spki_sha256(parsed.public_key),
+        usages=tuple(sorted(_USAGE_NAMES.get(oid, oid.dotted_string) for oid in parsed.usage_oids)),
+        key=_key_name(parsed.public_key),
+        is_ca=parsed.is_ca,
+    )
+
+
+def _one_der(certificate: bytes) -> bytes:
+    if not certificate.startswith(b"-----BEGIN"):
+        return certificate
+    blocks = parse_bundle(certificate)
+    if len(blocks) != 1:
+        raise PreflightError(f"there are {len(blocks)} certificates, not one", code=codes.CERTIFICATE_UNREADABLE)
+    return blocks[0]
+
+
+def _label(name: x509.Name) -> str:
+    """The common name where it is the whole name, as with all of ours; else the name as RFC 4514 writes it."""
+    common = _common_names(name)
+    return common[0] if len(common) == 1 and len(list(name)) == 1 else name.rfc4514_string()
+
+
+def _common_names(name: x509.Name) -> tuple[str, ...]:
+    return tuple(str(attribute.value) for attribute in name.get_attributes_for_oid(NameOID.COMMON_NAME))
+
+
+def _spki_sha256(key: CertificatePublicKeyTypes | None) -> str:
+    encoded = b"" if key is None else key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(encoded).hexdigest()
+
+
+def _key_name(key: CertificatePublicKeyTypes | None) -> str:
+    algorithm = algorithm_of(key)
+    if algorithm is not None:
+        return algorithm.value
+    return f"ecdsa-{key.curve.name}" if isinstance(key, ec.EllipticCurvePublicKey) else type(key).__name__
+
+
+def _dns_names(names: Iterable[x509.GeneralName]) -> tuple[str, ...]:
+    # `isinstance` would ask the abstract class, which is slow for each kind that does not match.
+    return tuple(name.value for name in names if type(name) is x509.DNSName)
+
+
+def _networks(names: list[x509.GeneralName]) -> tuple[IpNetwork, ...]:
+    values = (name.value for name in names if isinstance(name, x509.IPAddress))
+    return tuple(value for value in values if isinstance(value, ipaddress.IPv4Network | ipaddress.IPv6Network))
+
+
+def _bare(constraint: str) -> str:
+    return constraint.lower().removeprefix(".")
+
+
+def subject_der(certificate: bytes) -> bytes:
+    """The DER of a certificate's subject, as a CertificateRequest names a CA (RFC 5246 section 7.4.4)."""
+    return x509.load_der_x509_certificate(certificate).subject.public_bytes()

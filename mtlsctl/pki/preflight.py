@@ -1,0 +1,294 @@
+"""Our own check of a staged release: its bytes as they were read back, nothing trusted.
+
+Several runtimes do not look before they load (Apache goes down on a key that does not match, Node trusts nothing after
+one malformed block), so what they would stumble over is found here, before the switch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from mtlsctl.errors import PreflightError
+from mtlsctl.model.identifiers import DnsId, InvalidIdentifier
+from mtlsctl.model.secret import Secret
+from mtlsctl.model.topology import MAIN, ClientCertificate
+from mtlsctl.model.trust import NAME_BYTES_LIMIT, NAME_BYTES_WARN
+from mtlsctl.pki import codes
+from mtlsctl.pki.inspect import parse_certificate
+from mtlsctl.pki.keys import load_private, spki_sha256
+from mtlsctl.pki.lint import issuer_findings
+from mtlsctl.pki.stores import parse_bundle
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from datetime import datetime
+
+    from mtlsctl.model.credential import AuthorityId, Credential
+    from mtlsctl.model.release import Recipe
+    from mtlsctl.model.topology import ListenerId
+    from mtlsctl.pki.inspect import Parsed
+
+CHAIN_FILE = "tls.crt"
+KEY_FILE = "tls.key"
+_KEY_MODE = 0o600
+_WRITABLE_BY_OTHERS = 0o022
+_SPECIAL_BITS = 0o7000
+_PRIVATE_MARK = b"PRIVATE KEY-----"
+
+
+class Finding(NamedTuple):
+    """What is wrong; the message begins with the path."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What a release must agree with: the policy (recipe), what was issued, and the certificates behind the symbols."""
+
+    recipe: Recipe
+    credential: Credential
+    anchors: Mapping[AuthorityId, bytes]
+    issuer: bytes
+    now: datetime
+
+
+def preflight(
+    files: Mapping[str, tuple[bytes, int]],
+    *,
+    recipe: Recipe,
+    credential: Credential,
+    anchors: Mapping[AuthorityId, bytes],
+    issuer: bytes,
+    now: datetime,
+) -> tuple[str, ...]:
+    """Check a release as it lies on its host: path -> (bytes, mode); certificates are DER, `issuer` is the leaf's CA.
+
+    Gives warnings, each naming its path. Raises PreflightError (M72xx) with the first finding, and the others as notes.
+    """
+    expected = Expected(recipe=recipe, credential=credential, anchors=anchors, issuer=issuer, now=now)
+    bundles = expected_bundles(recipe)
+    findings = (
+        *_identity_findings(files, expected),
+        *_bundle_findings(files, expected, bundles),
+        *_mode_findings(files),
+        *_secret_findings(files),
+        *_budget_findings(files, bundles),
+    )
+    if findings:
+        first, *others = findings
+        raise PreflightError(first.message, code=first.code, notes=[other.message for other in others])
+    return (*_budget_warnings(files, bundles), *_ended_anchors(expected, bundles))
+
+
+def expected_bundles(recipe: Recipe) -> dict[str, frozenset[AuthorityId]]:
+    """Every PEM bundle that a release of this recipe holds, and the anchors in it; a door without callers has none."""
+    clients = {
+        f"clients/{served.name}.pem": served.policy.anchors
+        for served in recipe.listeners
+        if served.policy.anchors and served.client_certificate is not ClientCertificate.NONE
+    }
+    servers = {f"servers/{bundle_name(callee.listener)}.pem": callee.policy.anchors for callee in recipe.callees}
+    return clients | servers
+
+
+def bundle_name(listener: ListenerId) -> str:
+    """The file stem for a called door: `<service>` for its main one, else `<service>.<listener>`."""
+    return listener.service if listener.listener == MAIN else f"{listener.service}.{listener.listener}"
+
+
+def _identity_findings(files: Mapping[str, tuple[bytes, int]], expected: Expected) -> Iterator[Finding]:
+    missing = [path for path in (CHAIN_FILE, KEY_FILE) if path not in files]
+    if missing:
+        yield from (Finding(codes.FILE_MISSING, f"{path} is missing") for path in missing)
+        return
+    try:
+        chain = [parse_certificate(der) for der in parse_bundle(files[CHAIN_FILE][0])]
+        issuer = parse_certificate(expected.issuer)
+    except PreflightError as error:
+        yield Finding(error.code, f"{CHAIN_FILE}: {error.message}")
+        return
+    leaf = chain[0]
+    yield from _key_findings(files[KEY_FILE][0], leaf)
+    yield from _credential_findings(leaf, expected.credential)
+    yield from _chain_findings(chain, issuer)
+    yield from _date_findings(leaf, issuer, expected.now)
+    yield from _name_findings(leaf, expected.recipe)
+    yield from _usage_findings(leaf, expected.recipe)
+
+
+def _key_findings(pem: bytes, leaf: Parsed) -> Iterator[Finding]:
+    try:
+        key = load_private(Secret(pem))
+    except PreflightError as error:
+        yield Finding(error.code, f"{KEY_FILE}: {error.message}")
+        return
+    if key.public_key() != leaf.public_key:
+        yield Finding(codes.KEY_MISMATCH, f"{KEY_FILE} does not belong to the certificate in {CHAIN_FILE}")
+
+
+def _credential_findings(leaf: Parsed, credential: Credential) -> Iterator[Finding]:
+    if leaf.sha256 != credential.certificate_sha256:
+        yield Finding(codes.WRONG_CERTIFICATE, f"{CHAIN_FILE} does not begin with the certificate {credential.id}")
+    elif leaf.public_key is None or spki_sha256(leaf.public_key) != credential.spki_sha256:  # type: ignore[arg-type]
+        yield Finding(codes.KEY_MISMATCH, f"{CHAIN_FILE} holds another key than {credential.id} was issued for")
+
+
+def _chain_findings(chain: list[Parsed], issuer: Parsed) -> Iterator[Finding]:
+    leaf = chain[0]
+    if len(chain) != 1:
+        yield Finding(codes.CHAIN, f"{CHAIN_FILE} holds {len(chain)} certificates; the leaf alone leads to its CA")
+    if leaf.is_ca or leaf.subject == leaf.issuer:
+        yield Finding(codes.CHAIN, f"{CHAIN_FILE} does not begin with an end entity")
+    try:
+        leaf.certificate.verify_directly_issued_by(issuer.certificate)
+    except (InvalidSignature, ValueError, TypeError):
+        yield Finding(codes.CHAIN, f"{CHAIN_FILE} is not signed by {issuer.common_names[0]}")
+    authority = leaf.authority_key_identifier
+    if authority is None or authority.key_identifier != issuer.subject_key_identifier:
+        yield Finding(codes.CHAIN, f"{CHAIN_FILE} does not carry its CA's key identifier")
+    yield from (Finding(codes.CHAIN, f"{CHAIN_FILE}: {text}") for text in issuer_findings(leaf, issuer))
+
+
+def _date_findings(leaf: Parsed, issuer: Parsed, now: datetime) -> Iterator[Finding]:
+    for who, certificate in ((CHAIN_FILE, leaf), ("the CA of " + CHAIN_FILE, issuer)):
+        if now < certificate.not_before:
+            yield Finding(codes.DATES, f"{who} is not valid before {certificate.not_before:%Y-%m-%d %H:%M}")
+        if now >= certificate.not_after:
+            yield Finding(codes.DATES, f"{who} ended on {certificate.not_after:%Y-%m-%d %H:%M}")
+    if leaf.not_after > issuer.not_after:
+        yield Finding(codes.DATES, f"{CHAIN_FILE} outlives its CA")
+
+
+def _name_findings(leaf: Parsed, recipe: Recipe) -> Iterator[Finding]:
+    for name in recipe.server_names:
+        if not _presents(leaf, name):
+            yield Finding(codes.NAMES, f"{CHAIN_FILE} does not present the name {name}")
+
+
+def _presents(leaf: Parsed, name: str) -> bool:
+    try:
+        reference = DnsId.parse(name)
+    except InvalidIdentifier:
+        return name in leaf.addresses
+    return any(reference.matches(presented) for presented in leaf.names)
+
+
+def _usage_findings(leaf: Parsed, recipe: Recipe) -> Iterator[Finding]:
+    if recipe.listeners and ExtendedKeyUsageOID.SERVER_AUTH not in leaf.usage_oids:
+        yield Finding(codes.USAGES, f"{CHAIN_FILE} is not for servers (serverAuth), and its instance listens")
+    if recipe.callees and ExtendedKeyUsageOID.CLIENT_AUTH not in leaf.usage_oids:
+        yield Finding(codes.USAGES, f"{CHAIN_FILE} is not for clients (clientAuth), and its instance calls")
+
+
+def _bundle_findings(
+    files: Mapping[str, tuple[bytes, int]], expected: Expected, bundles: Mapping[str, frozenset[AuthorityId]]
+) -> Iterator[Finding]:
+    present = {path for path in files if path.endswith(".pem")}
+    for path in sorted(bundles.keys() - present):
+        yield Finding(codes.FILE_MISSING, f"{path} is missing")
+    for path in sorted(present - bundles.keys()):
+        yield Finding(codes.BUNDLE, f"{path} has no place in this release")
+    for path in sorted(present & bundles.keys()):
+        yield from _anchor_findings(path, files[path][0], bundles[path], expected.anchors)
+
+
+def _anchor_findings(
+    path: str, pem: bytes, policy: frozenset[AuthorityId], anchors: Mapping[AuthorityId, bytes]
+) -> Iterator[Finding]:
+    try:
+        found = parse_bundle(pem)
+    except PreflightError as error:
+        yield Finding(codes.BUNDLE, f"{path}: {error.message}")
+        return
+    held, wanted = set(found), {anchors.get(anchor): anchor for anchor in policy}
+    for anchor in sorted(anchor for der, anchor in wanted.items() if der not in held):
+        yield Finding(codes.BUNDLE, f"{path} lacks {anchor}")
+    if not held <= wanted.keys():
+        yield Finding(codes.BUNDLE, f"{path} trusts a certificate that no edge declares")
+    if len(found) != len(held):
+        yield Finding(codes.BUNDLE, f"{path} holds a certificate twice")
+    yield from _authority_findings(path, found)
+
+
+def _authority_findings(path: str, found: tuple[bytes, ...]) -> Iterator[Finding]:
+    """Anchors are self-signed CAs that have a key identifier; anything else is chosen wrongly by some TLS stack."""
+    for der in found:
+        try:
+            anchor = parse_certificate(der)
+        except PreflightError as error:
+            yield Finding(codes.BUNDLE, f"{path}: {error.message}")
+            continue
+        if not anchor.is_ca or anchor.subject != anchor.issuer or anchor.subject_key_identifier is None:
+            yield Finding(codes.BUNDLE, f"{path} holds a certificate that is not a self-signed CA")
+
+
+def _mode_findings(files: Mapping[str, tuple[bytes, int]]) -> Iterator[Finding]:
+    for path, (_, mode) in sorted(files.items()):
+        bits = mode & 0o7777
+        if path == KEY_FILE and bits != _KEY_MODE:
+            yield Finding(codes.MODE, f"{path} has mode {bits:04o} instead of {_KEY_MODE:04o}")
+        elif bits & (_WRITABLE_BY_OTHERS | _SPECIAL_BITS):
+            yield Finding(codes.MODE, f"{path} has mode {bits:04o}; only its owner may write to it")
+
+
+def _secret_findings(files: Mapping[str, tuple[bytes, int]]) -> Iterator[Finding]:
+    for path, (content, _) in sorted(files.items()):
+        if path != KEY_FILE and _PRIVATE_MARK in content:
+            yield Finding(codes.KEY_OUTSIDE, f"{path} holds a private key; only {KEY_FILE} may")
+
+
+def _budget_findings(
+    files: Mapping[str, tuple[bytes, int]], bundles: Mapping[str, frozenset[AuthorityId]]
+) -> Iterator[Finding]:
+    for path, size in _name_sizes(files, bundles):
+        if size > NAME_BYTES_LIMIT:
+            yield Finding(
+                codes.NAME_BUDGET,
+                f"{path}: the names of its CAs take {size:,} bytes; above {NAME_BYTES_LIMIT:,} every caller fails",
+            )
+
+
+def _budget_warnings(
+    files: Mapping[str, tuple[bytes, int]], bundles: Mapping[str, frozenset[AuthorityId]]
+) -> Iterator[str]:
+    for path, size in _name_sizes(files, bundles):
+        if size > NAME_BYTES_WARN:
+            yield f"{path}: the names of its CAs take {size:,} bytes; above {NAME_BYTES_WARN:,} Java callers may fail"
+
+
+def _name_sizes(
+    files: Mapping[str, tuple[bytes, int]], bundles: Mapping[str, frozenset[AuthorityId]]
+) -> Iterator[tuple[str, int]]:
+    """What each listener's CA names add to a CertificateRequest: the DER name and two bytes of length for each."""
+    for path in sorted(bundles.keys() & files.keys()):
+        if path.startswith("clients/"):
+            yield path, sum(_name_size(der) for der in _readable_blocks(files[path][0]))
+
+
+def _readable_blocks(pem: bytes) -> tuple[bytes, ...]:
+    try:
+        return parse_bundle(pem)
+    except PreflightError:
+        return ()  # reported where the bundle itself is judged
+
+
+def _name_size(der: bytes) -> int:
+    try:
+        return len(parse_certificate(der).subject.public_bytes()) + 2
+    except PreflightError:
+        return 0
+
+
+def _ended_anchors(expected: Expected, bundles: Mapping[str, frozenset[AuthorityId]]) -> Iterator[str]:
+    """Java goes on believing an anchor that has ended, all others do not: worth a word, and no reason to stop."""
+    for path, policy in sorted(bundles.items()):
+        for anchor in sorted(policy):
+            end = parse_certificate(expected.anchors[anchor]).not_after
+            if end <= expected.now:
+                yield f"{path}: {anchor} ended on {end:%Y-%m-%d}"

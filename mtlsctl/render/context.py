@@ -1,0 +1,323 @@
+"""The variables that a template sees. This page is their reference.
+
+**Every template of a release**
+
+- `service`: the service's name. `process`: the name of the process that it belongs to.
+- `release`: the release's name. `folder`: the release's folder on the host, an absolute path.
+- `current`: the absolute path of the service's symlink `current` (which exists only for runtimes that use one).
+- `certificate`, `private_key`: absolute paths of `tls.crt` (chain, end entity first, anchor absent) and `tls.key`.
+- `server_names`: every name that the certificate presents.
+- `listeners`: each with `name`, `sockets` (each with `address` or none for every address, `port`, and `place`, which
+  is both as one word: `8443`, `10.0.0.1:8443`, `[2001:db8::1]:8443`), `client_certificate` (`required`, `optional`,
+  `none`), `protocols` (of `1.2`, `1.3`), `clients_trust` (absolute path of the callers' anchors, none when nobody may
+  call), `verify_depth` (CA certificates in the longest chain minus one), `callers` (service names).
+- `callees`: each with `name` (`service`, or `service.listener` when it is not the main one; the stem of its files),
+  `service`, `listener`, `server_name` (the name to send and to check), `endpoints` (each with `address`, `port`,
+  `place`), `ports` (each with `port`, its `endpoints`, and `addresses`: those of its endpoints joined by commas,
+  none unless all are numeric), `servers_trust` (absolute path of the callee's anchors), `verify_depth`.
+- `settings`: every setting of the manifest, none when absent. A `callee_ports` setting maps callee names to ports.
+- `callee` or `listener`: the one at hand, in a file with `each`.
+
+**The template of a pointer file**
+
+- `process`: the name of the process.
+- `sockets`: every address and port of its services, each once: `address`, `port`, `place`, `protocols`.
+- `includes`: each with `service` and `path`, the absolute path of the file that the manifest's `includes` names.
+- `longest_name`: the length of the longest server name, in characters.
+
+Values are `Untrusted` and pass a quoting filter on their way out, but for ports, depths, lengths (numbers) and for
+`client_certificate` and `protocols` (a closed set of words, to compare with and not to print).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mtlsctl.model.identifiers import LABEL, DnsId, InvalidIdentifier, IpId
+from mtlsctl.model.runtime import SettingType
+from mtlsctl.model.topology import MAIN
+from mtlsctl.render.quoting import Untrusted, Unwritable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from mtlsctl.model.release import Callee, Endpoint, Recipe, ServedListener
+    from mtlsctl.model.runtime import Runtime
+    from mtlsctl.model.topology import ListenerId, SettingValue
+
+RELEASE_VARIABLES = frozenset(
+    {
+        "service",
+        "process",
+        "release",
+        "folder",
+        "current",
+        "certificate",
+        "private_key",
+        "server_names",
+        "listeners",
+        "callees",
+        "settings",
+    }
+)
+PROCESS_VARIABLES = frozenset({"process", "sockets", "includes", "longest_name"})
+EACH_VARIABLES = frozenset({"callee", "listener"})
+NUMBERS = frozenset({"port", "verify_depth", "longest_name"})
+"""Variables and attributes that are numbers wherever they stand: the only ones that need no filter."""
+
+BASE = "/etc/mtlsctl"
+CERTIFICATE_FILE = "tls.crt"
+KEY_FILE = "tls.key"
+
+_ROOT = re.compile(r"(?:/[A-Za-z0-9._@+-]+)*")
+_PROTOCOLS = ("1.2", "1.3")
+_LARGEST_PORT = 65_535
+
+
+class UnfitSetting(ValueError):
+    """A setting cannot be rendered for this service; the message says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaceView:
+    """A socket of ours or an endpoint of a callee."""
+
+    address: Untrusted | None
+    port: int
+    place: Untrusted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerView:
+    name: Untrusted
+    sockets: tuple[PlaceView, ...]
+    client_certificate: str
+    protocols: tuple[str, ...]
+    clients_trust: Untrusted | None
+    verify_depth: int
+    callers: tuple[Untrusted, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortView:
+    port: int
+    endpoints: tuple[PlaceView, ...]
+    addresses: Untrusted | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalleeView:
+    name: Untrusted
+    service: Untrusted
+    listener: Untrusted
+    server_name: Untrusted
+    endpoints: tuple[PlaceView, ...]
+    ports: tuple[PortView, ...]
+    servers_trust: Untrusted
+    verify_depth: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedSocketView:
+    address: Untrusted | None
+    port: int
+    place: Untrusted
+    protocols: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncludeView:
+    service: Untrusted
+    path: Untrusted
+
+
+def release_variables(recipe: Recipe, release: str, runtime: Runtime) -> dict[str, object]:
+    """What every template of this release sees; raises Unwritable or UnfitSetting for what no file may hold."""
+    folder = release_folder(recipe, release)
+    service = label(recipe.instance.service)
+    return {
+        "service": Untrusted(service),
+        "process": Untrusted(label(recipe.process.name)),
+        "release": Untrusted(release),
+        "folder": Untrusted(folder),
+        "current": Untrusted(f"{root_of(recipe)}{BASE}/{service}/current"),
+        "certificate": Untrusted(f"{folder}/{CERTIFICATE_FILE}"),
+        "private_key": Untrusted(f"{folder}/{KEY_FILE}"),
+        "server_names": tuple(Untrusted(checked_name(name)) for name in recipe.server_names),
+        "listeners": tuple(listener_view(one, folder) for one in recipe.listeners),
+        "callees": tuple(callee_view(one, folder) for one in recipe.callees),
+        "settings": _settings(recipe, runtime),
+    }
+
+
+def release_folder(recipe: Recipe, release: str) -> str:
+    """The release's folder as the host sees it."""
+    if not re.fullmatch(r"[0-9a-f]{16}", release):
+        raise Unwritable("a release is named by 16 hex digits")
+    return f"{root_of(recipe)}{BASE}/{label(recipe.instance.service)}/releases/{release}"
+
+
+def clients_file(served: ServedListener) -> str:
+    return f"clients/{label(served.name)}.pem"
+
+
+def servers_file(listener: ListenerId) -> str:
+    return f"servers/{callee_name(listener)}.pem"
+
+
+def callee_name(listener: ListenerId) -> str:
+    """`service`, or `service.listener` when that is not its main one."""
+    service, door = label(listener.service), label(listener.listener)
+    return service if door == MAIN else f"{service}.{door}"
+
+
+def listener_view(served: ServedListener, folder: str) -> ListenerView:
+    lets_in = bool(served.policy.anchors)
+    return ListenerView(
+        name=Untrusted(label(served.name)),
+        sockets=tuple(place_view(socket.address, socket.port) for socket in served.sockets),
+        client_certificate=served.client_certificate.value,
+        protocols=checked_protocols(served.protocols),
+        clients_trust=Untrusted(f"{folder}/{clients_file(served)}") if lets_in else None,
+        verify_depth=0,
+        callers=tuple(Untrusted(label(caller)) for caller in served.callers),
+    )
+
+
+def callee_view(callee: Callee, folder: str) -> CalleeView:
+    return CalleeView(
+        name=Untrusted(callee_name(callee.listener)),
+        service=Untrusted(callee.listener.service),
+        listener=Untrusted(callee.listener.listener),
+        server_name=Untrusted(checked_name(callee.server_name)),
+        endpoints=_endpoint_views(callee.endpoints),
+        ports=tuple(_port_view(port, callee.endpoints) for port in sorted({one.port for one in callee.endpoints})),
+        servers_trust=Untrusted(f"{folder}/{servers_file(callee.listener)}"),
+        verify_depth=0,
+    )
+
+
+def place_view(address: str | None, port: int) -> PlaceView:
+    return PlaceView(
+        address=None if address is None else Untrusted(checked_address(address)),
+        port=checked_port(port),
+        place=Untrusted(place(address, port)),
+    )
+
+
+def place(address: str | None, port: int) -> str:
+    """Address and port as one word; an IPv6 address in brackets (RFC 3986 section 3.2.2)."""
+    port = checked_port(port)
+    return str(port) if address is None else f"{_bracketed(checked_address(address))}:{port}"
+
+
+def label(text: str) -> str:
+    """A name of ours, which becomes part of paths."""
+    if not LABEL.fullmatch(text):
+        raise Unwritable("a name is lower case letters, digits and hyphens, at most 63")
+    return text
+
+
+def root_of(recipe: Recipe) -> str:
+    """The prefix of every path: nothing, or an absolute path that no syntax reads as a pattern or a step up."""
+    if not _ROOT.fullmatch(recipe.root) or {".", ".."} & set(recipe.root.split("/")):
+        raise Unwritable("a host's folder is an absolute path of letters, digits and `._@+-`")
+    return recipe.root
+
+
+def checked_name(text: str) -> str:
+    """A DNS-ID or IP-ID as it stands in a certificate."""
+    try:
+        (IpId if _is_numeric(text) else DnsId).parse(text)
+    except InvalidIdentifier as error:
+        raise Unwritable(str(error)) from None
+    return text
+
+
+def checked_address(text: str) -> str:
+    """Where to bind or to dial: numeric, or a DNS name."""
+    return checked_name(text)
+
+
+def checked_port(port: object) -> int:
+    if not isinstance(port, int) or isinstance(port, bool) or not 1 <= port <= _LARGEST_PORT:
+        raise Unwritable(f"a port is a number from 1 to {_LARGEST_PORT}")
+    return port
+
+
+def checked_protocols(protocols: Sequence[str]) -> tuple[str, ...]:
+    """A subset of TLS 1.2 and 1.3 that is not empty: an empty list would mean a program's own default."""
+    if not protocols or not set(protocols) <= set(_PROTOCOLS):
+        raise Unwritable("protocols are `1.2` and `1.3`, at least one of them")
+    return tuple(protocols)
+
+
+def _endpoint_views(endpoints: Iterable[Endpoint]) -> tuple[PlaceView, ...]:
+    return tuple(place_view(one.address, one.port) for one in endpoints)
+
+
+def _port_view(port: int, endpoints: Sequence[Endpoint]) -> PortView:
+    there = [one for one in endpoints if one.port == port]
+    numeric = all(_is_numeric(one.address) for one in there)
+    joined = ",".join(_bracketed(one.address) for one in there)
+    return PortView(port=port, endpoints=_endpoint_views(there), addresses=Untrusted(joined) if numeric else None)
+
+
+def _is_numeric(address: str) -> bool:
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return True
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def _settings(recipe: Recipe, runtime: Runtime) -> Mapping[str, object]:
+    given = dict(recipe.settings)
+    types = {setting.name: setting.type for setting in runtime.settings}
+    for name in sorted(given.keys() - types.keys()):
+        raise UnfitSetting(f"the runtime `{runtime.name}` has no setting `{name}`")
+    return {name: _setting(given.get(name), kind, recipe) for name, kind in types.items()}
+
+
+def _setting(value: SettingValue | None, kind: SettingType, recipe: Recipe) -> object:
+    match kind, value:
+        case _, None:
+            return None
+        case SettingType.HTTP_URL, str():
+            return _url(value)
+        case SettingType.INTEGER, bool():
+            pass
+        case (SettingType.BOOLEAN, bool()) | (SettingType.INTEGER, int()):
+            return value
+        case SettingType.CALLEE_PORTS, tuple():
+            return {Untrusted(name): port for name, port in local_ports(value, recipe)}
+    raise UnfitSetting(f"a setting is not of its type {kind.value}")
+
+
+def _url(value: str) -> Untrusted:
+    if not value.startswith("http://"):
+        # Towards https a program would encrypt to anyone: the call belongs into the inventory as an edge.
+        raise UnfitSetting("only an `http://` URL can be rendered: an `https` server behind it would not be checked")
+    return Untrusted(value)
+
+
+def local_ports(pairs: Sequence[tuple[str, int]], recipe: Recipe) -> tuple[tuple[str, int], ...]:
+    """Callee names with the local port of each. A service whose only called listener is not `main` stands for that.
+
+    A pair without such a callee is left out: between the waves a call may be gone before its setting.
+    """
+    found = []
+    for service, port in pairs:
+        doors = [callee.listener for callee in recipe.callees if callee.listener.service == service]
+        main = [door for door in doors if door.listener == MAIN]
+        if len(doors) > 1 and not main:
+            raise UnfitSetting(f"`{label(service)}` is called at several listeners: a local port cannot stand for all")
+        found += [(callee_name(door), checked_port(port)) for door in main or doors]
+    return tuple(found)

@@ -1,0 +1,127 @@
+"""Values that cannot reach a file unquoted, and one quoting filter for each target syntax.
+
+Each filter takes an `Untrusted`, or a list whose parts are Untrusted, numbers or text that stands in the template,
+and gives one word of the target syntax as `Quoted`. A filter refuses rather than escapes wherever readers of the
+syntax are known to differ.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LONGEST = 2048
+"""Characters of one word; nginx stops at 4096 bytes, and no honest value comes near."""
+
+
+class Unwritable(ValueError):
+    """A value cannot be written into a file of this syntax; the message says why and never quotes it raw."""
+
+
+class Untrusted:
+    """Text that came from outside. Deliberately no `str`: it cannot be joined, formatted, printed or measured.
+
+    It can be compared with another and serve as a key, which gives nothing away to the output.
+    """
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Untrusted) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __repr__(self) -> str:
+        return "Untrusted(...)"
+
+    def __str__(self) -> NoReturn:
+        msg = "a value from outside must pass a quoting filter"
+        raise TypeError(msg)
+
+    def __format__(self, spec: str) -> NoReturn:
+        str(self)
+        raise AssertionError
+
+
+class Quoted(str):
+    """One word of a target syntax, quoted; what is made from it by any operation is a plain `str` again."""
+
+    __slots__ = ()
+
+
+Word = Untrusted | list[object]
+
+
+def _text_of(word: object) -> str:
+    parts = word if isinstance(word, list) else [word]
+    if isinstance(word, str) or not parts:
+        msg = "a quoting filter takes a variable, or a list of variables and literals"
+        raise TypeError(msg)
+    return "".join(map(_part, parts))
+
+
+def _part(part: object) -> str:
+    if isinstance(part, Untrusted):
+        return part._text  # noqa: SLF001  the one place that may look inside
+    if isinstance(part, str) or (isinstance(part, int) and not isinstance(part, bool)):
+        return str(part)
+    msg = f"a quoting filter cannot write a {type(part).__name__}"
+    raise TypeError(msg)
+
+
+def _printable(word: object, *, refused: str, syntax: str) -> str:
+    text = _text_of(word)
+    if not text:
+        raise Unwritable(f"an empty value cannot be written into {syntax}")
+    if len(text) > LONGEST:
+        raise Unwritable(f"a value of {len(text)} characters is too long for {syntax}")
+    # `isprintable` is false for controls, line and paragraph separators, surrogates, and the invisible
+    # characters that turn the direction of text.
+    bad = next((one for one in text if not one.isprintable() or one in refused), None)
+    if bad is not None:
+        raise Unwritable(f"the character U+{ord(bad):04X} cannot be written into {syntax}")
+    return text
+
+
+def nginx(word: object) -> Quoted:
+    """A double-quoted nginx parameter. Refused: `$` (a variable), quotes and backslashes, whatever is not printable."""
+    return Quoted('"' + _printable(word, refused='$"\\', syntax="an nginx configuration") + '"')
+
+
+def js(word: object) -> Quoted:
+    """A JavaScript string in ASCII, safe inside HTML too; every text can be written."""
+    text = json.dumps(_text_of(word), ensure_ascii=True)
+    return Quoted(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def curl(word: object) -> Quoted:
+    """A double-quoted value of a curl config file (`curl -K`), where backslashes and quotes have an escape."""
+    return Quoted(_curl_quoted(_printable(word, refused="", syntax="a curl config file")))
+
+
+def curl_certificate(word: object) -> Quoted:
+    """The same for `cert`, where a bare colon would begin the password; refused: `pkcs11:` and other URIs."""
+    text = _printable(word, refused="", syntax="a curl config file")
+    if not text.startswith("/"):
+        raise Unwritable("curl's `cert` takes an absolute path here")
+    return Quoted(_curl_quoted(text.replace("\\", "\\\\").replace(":", "\\:")))
+
+
+def _curl_quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+FILTERS: dict[str, Callable[[object], Quoted]] = {
+    "nginx": nginx,
+    "js": js,
+    "curl": curl,
+    "curl_certificate": curl_certificate,
+}
+"""Every filter that a template may use, and there is no other."""

@@ -1,0 +1,520 @@
+"""The one writer of a state in SQLite: each call is one durable transaction that journals what it did."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from mtlsctl.errors import SealedKeyError, StateError, StateLocked
+from mtlsctl.model.credential import AuthorityId, CredentialId
+from mtlsctl.model.release import canonical_json, recipe_to_json
+from mtlsctl.model.secret import Secret
+from mtlsctl.store import codes, records, sealing
+from mtlsctl.store.journal import Event, Head, head_of, next_row
+from mtlsctl.store.port import Outcome
+from mtlsctl.store.reader import SqliteReader
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from datetime import datetime
+
+    from mtlsctl.model.credential import CertificationAuthority, Credential
+    from mtlsctl.model.release import Receipt
+    from mtlsctl.model.topology import Host, InstanceId
+    from mtlsctl.store.database import Database
+    from mtlsctl.store.journal import Row
+    from mtlsctl.store.keysource import KeySource
+    from mtlsctl.store.port import Intent, ReleaseRecord, SwitchRecord
+
+CLOCK_TOLERANCE = timedelta(minutes=5)
+"""How far the clock may be behind the latest time on record: certificates are backdated by as much."""
+
+_KEY_CHECK = b"mtlsctl"
+
+_SIGNATURE = "issuer_service = ? AND issuer_generation = ? AND serial = ?"
+
+
+class Transaction:
+    """What is written together: the connection, the moment, and the journal entries that go with it."""
+
+    def __init__(self, connection: sqlite3.Connection, *, at: str, head: Head, operation: str | None) -> None:
+        self.connection = connection
+        self.at = at
+        self.head = head
+        self.operation = operation
+        self.rows: list[Row] = []
+
+    def journal(self, event: str, detail: Mapping[str, object]) -> None:
+        row = next_row(self.head, at=self.at, operation=self.operation, event=event, detail=detail)
+        self.rows.append(row)
+        self.head = head_of(row)
+
+    def finish(self) -> None:
+        self.connection.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?)", self.rows)
+        self.connection.execute(
+            "UPDATE meta SET high_water = max(high_water, ?), journal_number = ?, journal_digest = ?",
+            (self.at, self.head.number, self.head.digest),
+        )
+
+
+class SqliteWriter(SqliteReader):
+    """A StateWriter; see the port for what holds. It ends with the lock: then every call raises StateLocked."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        fence: int,
+        who: str,
+        key_source: KeySource | None,
+        clock: Callable[[], datetime],
+    ) -> None:
+        super().__init__(database)
+        with database.reading():
+            self._lineage = database.meta().lineage
+        self._fence = fence
+        self._who = who
+        self._key_source = key_source
+        self._clock = clock
+        self._operation: str | None = None
+        self._key: Secret | None = None
+        self._ended = False
+
+    def end(self) -> None:
+        """The lock is about to go: whoever kept this object writes nothing any more."""
+        self._ended = True
+
+    def _interrupted(self, connection: sqlite3.Connection) -> str | None:
+        """Our own operation is not interrupted: it goes on."""
+        row = connection.execute(
+            "SELECT id FROM operations WHERE closed_at IS NULL AND id IS NOT ? ORDER BY number DESC LIMIT 1",
+            (self._operation,),
+        ).fetchone()
+        return None if row is None else str(row[0])
+
+    @contextmanager
+    def _writing(self) -> Iterator[Transaction]:
+        with self._database.writing() as connection:
+            meta = self._database.meta()
+            if self._ended or meta.fence != self._fence:
+                raise StateLocked(
+                    "the lock of the state is no longer ours; nothing more is written", code=codes.LOCK_LOST
+                )
+            at = records.time_to_text(self._clock())
+            refuse_clock_gone_back(at, meta.high_water)
+            head = Head(meta.journal_number, meta.journal_digest)
+            transaction = Transaction(connection, at=at, head=head, operation=self._operation)
+            yield transaction
+            transaction.finish()
+
+    # Operations
+
+    def open_operation(self, command: str) -> str:
+        if self._operation is not None:
+            raise StateError(f"the operation {self._operation} is still open", code=codes.OPERATION_ORDER)
+        with self._writing() as transaction:
+            _abandon_open(transaction)
+            operation = _operation_id(transaction.at)
+            transaction.connection.execute(
+                "INSERT INTO operations (id, command, who, opened_at) VALUES (?, ?, ?, ?)",
+                (operation, command, self._who, transaction.at),
+            )
+            transaction.operation = operation
+            transaction.journal(Event.OPENED, {"command": command, "who": self._who})
+        self._operation = operation
+        return operation
+
+    def close_operation(self, outcome: Outcome) -> None:
+        if self._operation is None:
+            raise StateError("no operation is open", code=codes.OPERATION_ORDER)
+        with self._writing() as transaction:
+            _close(transaction, self._operation, outcome)
+            transaction.journal(Event.CLOSED, {"outcome": outcome.value})
+        self._operation = None
+
+    def note(self, event: str, detail: Mapping[str, object]) -> None:
+        if event in (Event.SIGNING, Event.SIGNED):
+            msg = f"`{event}` is a word of the store: its rows are counted"
+            raise ValueError(msg)
+        with self._writing() as transaction:
+            transaction.journal(event, detail)
+
+    # Signatures
+
+    def record_intents(self, intents: Sequence[Intent]) -> None:
+        with self._writing() as transaction:
+            known = [one for one in intents if _is_on_record(transaction.connection, one)]
+            if known or len({(one.issuer, one.serial) for one in intents}) != len(intents):
+                raise StateError("a serial number would be used a second time by its CA", code=codes.SERIAL_REPEATED)
+            transaction.connection.executemany(
+                "INSERT INTO signatures (issuer_service, issuer_generation, serial, subject, common_name, not_after, "
+                "to_be_signed_sha256, operation) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [_intent_row(one, self._operation) for one in intents],
+            )
+            for one in intents:
+                _give_out(transaction.connection, one.subject)
+            transaction.journal(Event.INTENDED, {"signatures": [_intent_detail(one) for one in intents]})
+
+    def record_signing(self, intents: Sequence[Intent]) -> None:
+        with self._writing() as transaction:
+            for one in intents:
+                _step(transaction, one.issuer, one.serial, "signing = 1", "NOT signing")
+                _extend_leaf_end(transaction.connection, one)
+                transaction.journal(Event.SIGNING, _signature_detail(one.issuer, one.serial, one.subject))
+
+    def record_probe_signed(self, intents: Sequence[Intent]) -> None:
+        with self._writing() as transaction:
+            for one in intents:
+                _record_signed(transaction, one.issuer, one.serial, one.subject)
+
+    def add_authority(self, authority: CertificationAuthority, certificate: bytes, key: Secret) -> None:
+        encryption_key = self._encryption_key()
+        sealed = sealing.seal(encryption_key, self._place(authority.id, authority.certificate_sha256), key)
+        with self._writing() as transaction:
+            self._remember_key(transaction.connection, encryption_key)
+            _record_signed(
+                transaction, authority.id, authority.serial, authority.id, certificate=authority.certificate_sha256
+            )
+            _keep_certificate(transaction.connection, authority.certificate_sha256, certificate)
+            transaction.connection.execute(
+                "INSERT INTO authorities VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*_authority_row(authority), sealed)
+            )
+
+    def add_credentials(self, issued: Sequence[tuple[Credential, bytes]]) -> None:
+        with self._writing() as transaction:
+            for credential, certificate in issued:
+                _record_signed(
+                    transaction,
+                    credential.profile.authority,
+                    credential.serial,
+                    credential.id,
+                    certificate=credential.certificate_sha256,
+                )
+                _keep_certificate(transaction.connection, credential.certificate_sha256, certificate)
+                _add_credential(transaction.connection, credential)
+
+    # Keys of authorities
+
+    def unlock(self) -> None:
+        self._encryption_key()
+
+    def authority_key(self, id: AuthorityId) -> Secret:
+        with self._database.reading() as connection:
+            row = connection.execute(
+                "SELECT certificate_sha256, sealed_key FROM authorities WHERE service = ? AND generation = ?", id
+            ).fetchone()
+        if row is None or row[1] is None:
+            what = "is not on record" if row is None else "was destroyed"
+            raise StateError(f"the key of {id} {what}", code=codes.AUTHORITY_KEY_GONE)
+        return sealing.unseal(self._encryption_key(), self._place(id, row[0]), row[1])
+
+    def destroy_authority_key(self, id: AuthorityId) -> None:
+        with self._writing() as transaction:
+            done = transaction.connection.execute(
+                "UPDATE authorities SET sealed_key = NULL WHERE service = ? AND generation = ? "
+                "AND sealed_key IS NOT NULL",
+                id,
+            )
+            if done.rowcount != 1:
+                raise StateError(f"there is no key of {id} to destroy", code=codes.AUTHORITY_KEY_GONE)
+            transaction.journal(Event.KEY_DESTROYED, {"authority": list(id)})
+        # The page is overwritten by secure_delete; this takes the old one out of the write-ahead log too.
+        self._database.pragma("wal_checkpoint(TRUNCATE)")
+
+    def _place(self, id: AuthorityId, certificate_sha256: str) -> bytes:
+        return sealing.place_of(self._lineage, "authorities", "sealed_key", *id, certificate_sha256)
+
+    def _encryption_key(self) -> Secret:
+        """Read once, and only if it opens what this state sealed before: two keys in one state would lose one."""
+        if self._key is None:
+            with self._database.reading() as connection:
+                salt, check = connection.execute("SELECT scrypt_salt, key_check FROM meta").fetchone()
+            key = self._key_from_source(salt)
+            if check is not None and sealing.unseal(key, self._check_place(), check).reveal() != _KEY_CHECK:
+                sealing.refuse()
+            self._key = key
+        return self._key
+
+    def _key_from_source(self, salt: bytes) -> Secret:
+        if self._key_source is None:
+            raise SealedKeyError("no encryption key was named to open this state", code=codes.KEY_MISSING)
+        return self._key_source.key(salt)
+
+    def _check_place(self) -> bytes:
+        return sealing.place_of(self._lineage, "meta", "key_check")
+
+    def _remember_key(self, connection: sqlite3.Connection, key: Secret) -> None:
+        """The first key that seals is the one that opens from then on."""
+        if connection.execute("SELECT key_check IS NULL FROM meta").fetchone()[0]:
+            check = sealing.seal(key, self._check_place(), Secret(_KEY_CHECK))
+            connection.execute("UPDATE meta SET key_check = ?", (check,))
+
+    # Hosts, releases, switches
+
+    def record_hosts(self, hosts: Sequence[Host]) -> None:
+        with self._writing() as transaction:
+            transaction.connection.executemany(
+                "INSERT INTO hosts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+                [(host.name, records.host_to_text(host)) for host in hosts],
+            )
+            transaction.journal(Event.HOSTS, {"hosts": [host.name for host in hosts]})
+
+    def forget_host(self, name: str) -> None:
+        with self._writing() as transaction:
+            for table in ("live", "pointers", "switches"):
+                transaction.connection.execute(f"DELETE FROM {table} WHERE host = ?", (name,))  # noqa: S608  our own names
+            transaction.connection.execute("UPDATE instances SET key_missing = 0 WHERE host = ?", (name,))
+            transaction.connection.execute("DELETE FROM hosts WHERE name = ?", (name,))
+            transaction.journal(Event.HOST_FORGOTTEN, {"host": name})
+
+    def record_releases(self, releases: Sequence[ReleaseRecord]) -> None:
+        with self._writing() as transaction:
+            _keep_releases(transaction.connection, releases)
+            transaction.journal(Event.RELEASES, {"releases": [_release_detail(one) for one in releases]})
+
+    def record_switch_intended(self, switch: SwitchRecord) -> None:
+        with self._writing() as transaction:
+            _keep_releases(transaction.connection, switch.releases)
+            _open_switch(transaction.connection, switch)
+            transaction.journal(Event.SWITCH_INTENDED, _switch_detail(switch))
+
+    def record_switched(self, switch: SwitchRecord, receipts: Mapping[InstanceId, Receipt]) -> None:
+        with self._writing() as transaction:
+            _end_switch(transaction.connection, switch, switch.after)
+            transaction.connection.executemany(
+                "INSERT INTO live VALUES (?, ?, ?, ?) ON CONFLICT (service, host) "
+                "DO UPDATE SET release = excluded.release, receipt = excluded.receipt",
+                [(*at, receipt.release, records.receipt_to_text(receipt)) for at, receipt in receipts.items()],
+            )
+            _drop_live(transaction.connection, switch.removed)
+            live = [[*instance, receipt.release] for instance, receipt in receipts.items()]
+            transaction.journal(Event.SWITCHED, {**_switch_detail(switch), "live": live})
+
+    def record_switched_back(self, switch: SwitchRecord) -> None:
+        with self._writing() as transaction:
+            _end_switch(transaction.connection, switch, switch.before)
+            transaction.journal(Event.SWITCHED_BACK, _switch_detail(switch))
+
+    def record_gone(self, instance: InstanceId) -> None:
+        with self._writing() as transaction:
+            _drop_live(transaction.connection, [instance])
+            transaction.journal(Event.GONE, {"instance": list(instance)})
+
+    def record_key_missing(self, instance: InstanceId) -> None:
+        with self._writing() as transaction:
+            transaction.connection.execute(
+                "INSERT INTO instances (service, host, last_sequence, key_missing) VALUES (?, ?, 0, 1) "
+                "ON CONFLICT (service, host) DO UPDATE SET key_missing = 1",
+                instance,
+            )
+            transaction.journal(Event.KEY_MISSING, {"instance": list(instance)})
+
+
+def refuse_clock_gone_back(at: str, high_water: str) -> None:
+    """Raise StateError when the clock is more than five minutes behind what was recorded: dates would be wrong."""
+    now, latest = records.time_from_text(at), records.time_from_text(high_water)
+    if now < latest - CLOCK_TOLERANCE:
+        raise StateError(
+            f"the clock says {now:%Y-%m-%d %H:%M:%S} UTC, and the state was written at {latest:%Y-%m-%d %H:%M:%S} UTC",
+            code=codes.CLOCK_BACK,
+            help="set the clock right; if it was wrong before, restore a backup from before that",
+        )
+
+
+def _operation_id(at: str) -> str:
+    """Sorts by time, and is random enough that two controllers never have the same."""
+    return f"{records.time_from_text(at):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+
+
+def _abandon_open(transaction: Transaction) -> None:
+    rows = transaction.connection.execute("SELECT id FROM operations WHERE closed_at IS NULL ORDER BY number")
+    for (operation,) in rows.fetchall():
+        _close(transaction, operation, Outcome.ABANDONED)
+        transaction.journal(Event.ABANDONED, {"operation": operation})
+
+
+def _close(transaction: Transaction, operation: str, outcome: Outcome) -> None:
+    """The serial also counts an operation that was abandoned: it may have changed what a saved plan was made for."""
+    transaction.connection.execute(
+        "UPDATE operations SET closed_at = ?, outcome = ? WHERE id = ?", (transaction.at, outcome.value, operation)
+    )
+    transaction.connection.execute("UPDATE meta SET serial = serial + 1")
+
+
+def _is_on_record(connection: sqlite3.Connection, intent: Intent) -> bool:
+    key = (*intent.issuer, intent.serial)
+    return connection.execute(f"SELECT 1 FROM signatures WHERE {_SIGNATURE}", key).fetchone() is not None  # noqa: S608
+
+
+def _intent_row(intent: Intent, operation: str | None) -> tuple[object, ...]:
+    return (
+        *intent.issuer,
+        intent.serial,
+        canonical_json(records.subject_to_json(intent.subject)),
+        intent.common_name,
+        records.time_to_text(intent.not_after),
+        intent.to_be_signed_sha256,
+        operation,
+    )
+
+
+def _intent_detail(intent: Intent) -> dict[str, object]:
+    return {
+        **_signature_detail(intent.issuer, intent.serial, intent.subject),
+        "common_name": intent.common_name,
+        "not_after": records.time_to_text(intent.not_after),
+        "to_be_signed_sha256": intent.to_be_signed_sha256,
+    }
+
+
+def _signature_detail(issuer: AuthorityId, serial: str, subject: records.Subject) -> dict[str, object]:
+    return {"issuer": list(issuer), "serial": serial, "subject": records.subject_to_json(subject)}
+
+
+def _give_out(connection: sqlite3.Connection, subject: records.Subject) -> None:
+    """A number is given out once it is intended, so that what may have been signed never shares it."""
+    if isinstance(subject, AuthorityId):
+        connection.execute(
+            "INSERT INTO generations VALUES (?, ?) ON CONFLICT (service) DO UPDATE SET last = max(last, excluded.last)",
+            subject,
+        )
+    elif isinstance(subject, CredentialId):
+        connection.execute(
+            "INSERT INTO instances (service, host, last_sequence) VALUES (?, ?, ?) ON CONFLICT (service, host) "
+            "DO UPDATE SET last_sequence = max(last_sequence, excluded.last_sequence)",
+            (*subject.instance, subject.sequence),
+        )
+
+
+def _extend_leaf_end(connection: sqlite3.Connection, intent: Intent) -> None:
+    """The CA's key is needed, and its certificate trusted, until the last leaf that it may have signed ends."""
+    if intent.subject != intent.issuer:
+        connection.execute(
+            "INSERT INTO leaf_ends VALUES (?, ?, ?) ON CONFLICT (service, generation) "
+            "DO UPDATE SET last = max(last, excluded.last)",
+            (*intent.issuer, records.time_to_text(intent.not_after)),
+        )
+
+
+def _record_signed(
+    transaction: Transaction, issuer: AuthorityId, serial: str, subject: records.Subject, **more: object
+) -> None:
+    _step(transaction, issuer, serial, "signed = 1", "signing AND NOT signed")
+    transaction.journal(Event.SIGNED, {**_signature_detail(issuer, serial, subject), **more})
+
+
+def _step(transaction: Transaction, issuer: AuthorityId, serial: str, change: str, where: str) -> None:
+    done = transaction.connection.execute(
+        f"UPDATE signatures SET {change} WHERE {_SIGNATURE} AND {where}",  # noqa: S608  our own words
+        (*issuer, serial),
+    )
+    if done.rowcount != 1:
+        raise StateError(
+            f"the signature {serial} of {issuer} is not on record as the step before this one",
+            code=codes.SIGNATURE_ORDER,
+        )
+
+
+def _keep_certificate(connection: sqlite3.Connection, sha256: str, certificate: bytes) -> None:
+    if hashlib.sha256(certificate).hexdigest() != sha256:
+        raise StateError(f"the bytes of the certificate {sha256} are others", code=codes.SIGNATURE_ORDER)
+    connection.execute("INSERT INTO certificates VALUES (?, ?)", (sha256, certificate))
+
+
+def _authority_row(authority: CertificationAuthority) -> tuple[object, ...]:
+    return (
+        *authority.id,
+        authority.serial,
+        records.time_to_text(authority.not_before),
+        records.time_to_text(authority.not_after),
+        authority.certificate_sha256,
+        authority.spki_sha256,
+        records.authority_profile_to_text(authority.profile),
+    )
+
+
+def _add_credential(connection: sqlite3.Connection, credential: Credential) -> None:
+    instance, sequence = credential.id
+    connection.execute(
+        "INSERT INTO credentials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            *instance,
+            sequence,
+            *credential.profile.authority,
+            credential.serial,
+            records.time_to_text(credential.not_before),
+            records.time_to_text(credential.not_after),
+            credential.certificate_sha256,
+            credential.spki_sha256,
+            records.certificate_profile_to_text(credential.profile),
+        ),
+    )
+    connection.execute(
+        "INSERT INTO instances (service, host, last_sequence, newest) VALUES (?1, ?2, ?3, ?3) "
+        "ON CONFLICT (service, host) DO UPDATE SET last_sequence = max(last_sequence, excluded.last_sequence), "
+        "newest = max(coalesce(newest, 0), excluded.newest), key_missing = 0",
+        (*instance, sequence),
+    )
+
+
+def _keep_releases(connection: sqlite3.Connection, releases: Sequence[ReleaseRecord]) -> None:
+    """A release that is known already stays as it is: its name is made from its content."""
+    connection.executemany(
+        "INSERT INTO releases VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (service, host, release) DO NOTHING",
+        [
+            (
+                *one.recipe.instance,
+                one.release,
+                one.release_digest,
+                one.recipe.credential.sequence,
+                canonical_json(recipe_to_json(one.recipe)),
+            )
+            for one in releases
+        ],
+    )
+
+
+def _release_detail(one: ReleaseRecord) -> list[str]:
+    return [*one.recipe.instance, one.release]
+
+
+def _switch_detail(switch: SwitchRecord) -> dict[str, object]:
+    return {
+        "process": list(switch.process),
+        "before": switch.before,
+        "after": switch.after,
+        "releases": [_release_detail(one) for one in switch.releases],
+        "removed": [list(one) for one in switch.removed],
+    }
+
+
+def _open_switch(connection: sqlite3.Connection, switch: SwitchRecord) -> None:
+    known = "SELECT 1 FROM switches WHERE host = ? AND process = ?"
+    if connection.execute(known, switch.process).fetchone() is not None:
+        raise StateError(f"an earlier switch of {switch.process} is not settled", code=codes.SWITCH_UNSETTLED)
+    connection.execute("INSERT INTO switches VALUES (?, ?, ?, ?)", (*switch.process, switch.before, switch.after))
+    members: list[tuple[InstanceId, str | None]] = [(one.recipe.instance, one.release) for one in switch.releases]
+    members += [(one, None) for one in switch.removed]
+    connection.executemany(
+        "INSERT INTO switch_members VALUES (?, ?, ?, ?, ?, ?)",
+        [(*switch.process, position, *instance, release) for position, (instance, release) in enumerate(members)],
+    )
+
+
+def _end_switch(connection: sqlite3.Connection, switch: SwitchRecord, pointer: str | None) -> None:
+    connection.execute("DELETE FROM switches WHERE host = ? AND process = ?", switch.process)
+    if pointer is None:
+        connection.execute("DELETE FROM pointers WHERE host = ? AND process = ?", switch.process)
+        return
+    connection.execute(
+        "INSERT INTO pointers VALUES (?, ?, ?) ON CONFLICT (host, process) DO UPDATE SET sha256 = excluded.sha256",
+        (*switch.process, pointer),
+    )
+
+
+def _drop_live(connection: sqlite3.Connection, instances: Sequence[InstanceId]) -> None:
+    connection.executemany("DELETE FROM live WHERE service = ? AND host = ?", instances)

@@ -1,0 +1,36 @@
+"""Peers are real programs. One that is missing skips its tests with the reason; MTLSCTL_REQUIRE_PEERS makes that a failure."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+SBIN = "/usr/sbin:/sbin:/usr/local/sbin"
+
+
+def find_peer(name: str) -> str | None:
+    """The path of a program, also where only root's PATH looks."""
+    return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), SBIN]))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    missing = [mark.args[0] for mark in item.iter_markers("peer") if find_peer(mark.args[0]) is None]
+    if not missing:
+        return
+    reason = f"not installed here: {', '.join(missing)}"
+    if os.environ.get("MTLSCTL_REQUIRE_PEERS"):
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def _home_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's own keys and settings."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
+    for name in [one for one in os.environ if one.startswith("MTLSCTL_") and not one.startswith("MTLSCTL_REQUIRE")]:
+        if name not in ("MTLSCTL_TOPOLOGIES", "MTLSCTL_SEED"):
+            monkeypatch.delenv(name)

@@ -1,0 +1,439 @@
+"""Whatever stands in a string, rendered files keep their shape: the value is refused, or only its own leaves change.
+
+Recipes are built past the inventory's validation, so that the renderer is alone with each hostile value. Each file is
+parsed by a reader of its syntax that is not ours; the tree of the hostile render has to be that of the benign one.
+"""
+
+from __future__ import annotations
+
+import http.server
+import json
+import re
+import shutil
+import subprocess
+import threading
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import crossplane
+import esprima
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mtlsctl.errors import MtlsctlError
+from mtlsctl.model.release import recipe_from_json, recipe_to_json
+from mtlsctl.model.topology import ProcessId
+from mtlsctl.render.cases import made_up_material
+from mtlsctl.render.process import render_pointer
+from mtlsctl.render.quoting import FILTERS, Untrusted, Unwritable
+from mtlsctl.render.release import fill
+from tests.unit.render.recipes import FOLDERS, call, door, recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from mtlsctl.model.release import Recipe
+
+HOSTILE = (
+    '"; } server { listen 1; ',
+    '"',
+    "'",
+    "\\",
+    '\\"',
+    "a\\",
+    ";",
+    "{",
+    "}",
+    "a b",
+    "#",
+    "a#b",
+    "a;b",
+    "$host",
+    "${host}",
+    "$(id)",
+    "`id`",
+    "{{ 7*7 }}",
+    "{% raw %}",
+    "{# x #}",
+    "{{ ''.__class__.__mro__ }}",
+    "%{HTTP_HOST}",
+    "${jndi:ldap://x}",
+    "a\nb",
+    "a\rb",
+    "a\r\nb",
+    "a\tb",
+    "a\0b",
+    "\x1b[2J",
+    "\x7f",
+    "\x85",
+    "\u2028",
+    "\u2029",
+    "\u202eevil",
+    "\u200b",
+    "\ufeff",
+    "\ud800",
+    "é",
+    "日本",
+    "</script>",
+    "<!--",
+    "*/",
+    "/*",
+    "//",
+    "');process.exit();('",
+    '"+process.exit()+"',
+    "__proto__",
+    "constructor",
+    "..",
+    "../../etc/passwd",
+    "/etc/passwd",
+    "/../x",
+    "/a/./b",
+    "/a//b",
+    "a/b",
+    "*",
+    "/x*",
+    "/x?",
+    "/x[a]",
+    "~.*",
+    "~^",
+    ".example.com",
+    "*.example.com",
+    "_",
+    "-",
+    "-rf",
+    "--insecure",
+    "unix:/tmp/x",
+    "pkcs11:token",
+    "engine:x",
+    "data:x",
+    "a:b",
+    "::1",
+    "[::1]",
+    "fe80::1%eth0",
+    "127.0.0.1:80",
+    "localhost",
+    "EXAMPLE.com",
+    "xn--a",
+    "",
+    " ",
+    " a",
+    "a ",
+    "A",
+    "0",
+    "1e3",
+    "null",
+    "true",
+    "1.2",
+    "required",
+    "none",
+    "nginx",
+    "node",
+    "x" * 64,
+    "x" * 300,
+    "x" * 5000,
+    "http://u:p@h/",
+    "http://h/;}",
+    "http://h/$host",
+    'http://h/"',
+    "http://h/\n",
+    "https://h/",
+    "javascript:alert(1)",
+)
+
+MEMBERS = {
+    "nginx": recipe(
+        "schedule",
+        "nginx",
+        root="/srv/estate",
+        names=("first.example.com", "second.example.com"),
+        listeners=[
+            door(8443, name="front", callers=("mail", "social")),
+            door(9443, name="admin", callers=(), address="10.9.8.7"),
+        ],
+        callees=[
+            call("ledger", 7443, "10.0.0.5", "db.example.net", listener="outer"),
+            call("vault", 6443, "10.0.0.6", listener="inner"),
+        ],
+        settings=[("egress", (("ledger", 9001),)), ("upstream", "http://127.0.0.1:8080")],
+    ),
+    "node": recipe(
+        "schedule",
+        "node",
+        root="/srv/estate",
+        listeners=[door(8443, name="front", callers=("mail", "social")), door(9443, name="admin", callers=())],
+        callees=[
+            call("ledger", 7443, "10.0.0.5", "db.example.net", listener="outer"),
+            call("vault", 6443, "10.0.0.6", listener="inner"),
+        ],
+    ),
+    "curl": recipe(
+        "schedule",
+        "curl",
+        root="/srv/estate",
+        callees=[
+            call("ledger", 7443, "10.0.0.5", listener="outer"),
+            call("vault", 6443, "db.example.net", listener="inner"),
+        ],
+    ),
+    "pem": recipe("schedule", "pem", listeners=[door(name="front")], callees=[call("ledger", 7443, listener="outer")]),
+}
+
+
+def string_fields(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The place of every string in a JSON value."""
+    if isinstance(value, str):
+        yield path
+    elif isinstance(value, list | dict):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from string_fields(part, (*path, key))
+
+
+def leaf_at(tree: Any, path: Any) -> Any:
+    for key in path:
+        tree = tree[key]
+    return tree
+
+
+def with_text(tree: Any, before: Any, after: Any) -> Any:
+    """The tree with one text replaced wherever it stands, as a name is that the inventory says once."""
+    if isinstance(tree, dict):
+        return {key: with_text(value, before, after) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [with_text(value, before, after) for value in tree]
+    return after if tree == before and isinstance(tree, str) else tree
+
+
+def rendered(made: Recipe) -> Any:
+    """Every text file of the release, and the pointer file."""
+    folder = FOLDERS[made.runtime]
+    release = fill(made, folder, made_up_material(made))
+    files = {file.path: file.content.decode() for file in release.files}
+    if folder.manifest.pointer is not None:
+        member = (made, release.release)
+        files["pointer.conf"] = render_pointer(folder, ProcessId("web1", "nginx"), [member]).decode()
+    return {path: text.replace(release.release, "RELEASE") for path, text in files.items()}
+
+
+def nginx_tree(text: str, tmp_path: Path) -> Any:
+    file = tmp_path / "parsed.conf"
+    file.write_text(text, encoding="utf-8")
+    parsed = crossplane.parse(str(file), single=True, comments=True, check_ctx=False, check_args=False)
+    assert parsed["errors"] == [], text
+    return [_directive(one) for one in parsed["config"][0]["parsed"]]
+
+
+def _directive(one: Any) -> Any:
+    return [
+        one["directive"],
+        *map(Leaf, one["args"]),
+        one.get("comment"),
+        [_directive(b) for b in one.get("block", [])],
+    ]
+
+
+class Leaf(str):
+    """A value, as opposed to the tree around it."""
+
+    __slots__ = ()
+
+
+REST = "\n// All copies of this module"
+"""Where the values end in `mtls.cjs`: what follows is compared as text, since reading it each time takes long."""
+
+
+def js_tree(text: str, _: Any) -> Any:
+    values, _, rest = text.partition(REST)
+    return [_js(esprima.parseScript(values, comment=True).toDict()), rest]
+
+
+def _js(node: Any) -> Any:
+    if isinstance(node, dict):
+        if node.get("type") == "Literal" and isinstance(node.get("value"), str):
+            # The reader leaves the two halves of a character outside the basic plane apart, as JavaScript does.
+            return ["Literal", Leaf(node["value"].encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass"))]
+        return {key: _js(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_js(one) for one in node]
+    return node if isinstance(node, str | int | float | bool | None) else repr(node)
+
+
+CURL_LINE = re.compile(r'([a-z0-9.-]+) = "((?:[^"\\]|\\.)*)"')
+
+
+def curl_tree(text: str, _: Any) -> Any:
+    """The grammar that curl's manual documents for config files, as far as our templates use it."""
+    tree = []
+    for line in text.removesuffix("\n").split("\n"):
+        if found := CURL_LINE.fullmatch(line):
+            option, value = found[1], re.sub(r"\\(.)", r"\1", found[2])
+            if option == "connect-to":
+                # A numeric address is reached by `resolve`, a name by this, which says the port once more.
+                option, value = "resolve", value.rpartition(":")[0]
+            tree.append([option, Leaf(value)])
+        else:
+            assert re.fullmatch(r"#.*|[a-z0-9.-]+", line), line
+            tree.append([line])
+    return tree
+
+
+def text_tree(text: str, _: Any) -> Any:
+    return text.split("\n")
+
+
+def tree_of(path: Any, text: str, tmp_path: Path) -> Any:
+    readers = {".conf": nginx_tree, ".cjs": js_tree, ".curlrc": curl_tree}
+    return next((read for end, read in readers.items() if path.endswith(end)), text_tree)(text, tmp_path)
+
+
+def flat(tree: Any) -> Any:
+    """The leaves, and the tree with each leaf replaced by a mark."""
+    leaves = []
+
+    def mark(node: Any) -> Any:
+        if isinstance(node, Leaf):
+            leaves.append(str(node))
+            return "LEAF"
+        if isinstance(node, dict):
+            return {key: mark(value) for key, value in node.items()}
+        return [mark(one) for one in node] if isinstance(node, list) else node
+
+    return mark(tree), leaves
+
+
+@cache
+def shape_of(path: Any, text: str, tmp_path: Path) -> Any:
+    return flat(tree_of(path, text, tmp_path))
+
+
+def check_shape(benign: Any, files: Any, before: Any, hostile: str, tmp_path: Path) -> None:
+    """The same files but for the value in their names, each with the same tree and no other leaf changed."""
+    renamed = {path.replace(before, hostile): text for path, text in benign.items()}
+    assert files.keys() in (renamed.keys(), benign.keys())
+    for path, text in (renamed if files.keys() == renamed.keys() else benign).items():
+        if path.endswith((".pem", ".crt")):
+            continue
+        shape, leaves = shape_of(path, text, tmp_path)
+        new_shape, new_leaves = shape_of(path, files[path], tmp_path)
+        assert shape == new_shape
+        for old, new in zip(leaves, new_leaves, strict=True):
+            assert new in (old, old.replace(before, hostile), old.replace(before, f"[{hostile}]"))
+
+
+CLOSED = {"runtime", "client_certificate", "protocols"}
+"""Fields with a closed set of words: another word of the set is another meaning, and nothing else is taken."""
+
+FIELDS = [
+    (name, path)
+    for name, made in MEMBERS.items()
+    for path in string_fields(recipe_to_json(made))
+    if not CLOSED & set(path)
+]
+
+
+def dotted(one: Any) -> str:
+    return one if isinstance(one, str) else ".".join(map(str, one))
+
+
+def outcome(name: str, path: Any, hostile: str, benign: Any, tmp_path: Path) -> str:
+    plain = recipe_to_json(MEMBERS[name])
+    before = leaf_at(plain, path)
+    try:
+        files = rendered(replace(recipe_from_json(with_text(plain, before, hostile)), runtime=name))
+    except (MtlsctlError, ValueError):
+        return "refused"
+    check_shape(benign, files, before, hostile, tmp_path)
+    return "taken"
+
+
+@pytest.mark.parametrize(("name", "path"), FIELDS, ids=dotted)
+def test_a_hostile_value_is_refused_or_stays_a_leaf(name: str, path: Any, tmp_path: Path) -> None:
+    benign = rendered(MEMBERS[name])
+    for hostile in HOSTILE:
+        outcome(name, path, hostile, benign, tmp_path)
+
+
+@pytest.mark.parametrize(("name", "path"), FIELDS, ids=dotted)
+def test_an_honest_value_is_taken(name: str, path: Any, tmp_path: Path) -> None:
+    honest = {("root",): "/elsewhere", ("settings", 1, 1): "http://elsewhere"}.get(path, "elsewhere")
+    is_name_of_setting = path[0] == "settings" and path[2:] == (0,)
+    expected = "refused" if is_name_of_setting else "taken"
+    assert expected == outcome(name, path, honest, rendered(MEMBERS[name]), tmp_path)
+
+
+@pytest.mark.parametrize("field", ["client_certificate", "protocols"])
+def test_a_word_outside_a_closed_set_is_refused(field: str) -> None:
+    plain: dict[str, Any] = recipe_to_json(MEMBERS["nginx"])
+    for hostile in set(HOSTILE) - {"required", "optional", "none", "1.2", "1.3"}:
+        before = plain["listeners"][0][field]
+        plain["listeners"][0][field] = [hostile] if isinstance(before, list) else hostile
+        with pytest.raises((MtlsctlError, ValueError)):
+            rendered(recipe_from_json(plain))
+        plain["listeners"][0][field] = before
+
+
+READERS = {
+    "nginx": ("word {};\n", nginx_tree),
+    "js": ("word({});\n", js_tree),
+    "curl": ("word = {}\n", curl_tree),
+}
+
+
+@pytest.mark.parametrize("syntax", sorted(READERS))
+@given(text=st.one_of(st.sampled_from(HOSTILE), st.text(max_size=30)))
+def test_a_filter_gives_one_word_that_reads_back_as_the_value(
+    syntax: str, text: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    pattern, read = READERS[syntax]
+    folder = tmp_path_factory.getbasetemp()
+    try:
+        line = pattern.format(str.__str__(FILTERS[syntax](Untrusted(text))))
+    except Unwritable:
+        assert syntax != "js"
+        return
+    shape, leaves = flat(read(line, folder))
+    assert flat(read(pattern.format('"x"'), folder))[0] == shape
+    assert [text] == leaves
+
+
+@pytest.mark.parametrize("syntax", ["nginx", "curl", "js"])
+def test_an_honest_value_is_written_as_it_is(syntax: str) -> None:
+    text = "/etc/mtlsctl/mail/releases/0123456789abcdef/tls.crt"
+    assert f'"{text}"' == FILTERS[syntax](Untrusted(text))
+
+
+@pytest.mark.peer("curl")
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_curl_itself_reads_each_quoted_value_as_it_was(tmp_path: Path) -> None:
+    seen = []
+
+    class Remember(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.headers["User-Agent"])
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    values = [one for one in HOSTILE if one.isascii() and one.isprintable() and one.strip() == one != ""]
+    values = [one for one in values if len(one) < 100]
+    config = tmp_path / "rc"
+    with http.server.HTTPServer(("127.0.0.1", 0), Remember) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        url = f"http://127.0.0.1:{server.server_port}/"
+        lines = [f'user-agent = {FILTERS["curl"](Untrusted(one))}\nurl = "{url}"\n' for one in values]
+        config.write_text("next\n".join(lines))
+        subprocess.run(["curl", "-q", "-s", "-K", config], check=True, timeout=20)
+        server.shutdown()
+    assert values == seen
+
+
+def test_a_filter_that_quotes_nothing_is_caught(tmp_path: Path) -> None:
+    """The oracle itself: what a careless template would write changes the tree."""
+    shape, _ = flat(nginx_tree("word x;\n", tmp_path))
+    hostile, _ = flat(nginx_tree("word x; return 200;\n", tmp_path))
+    assert shape != hostile
+    assert json.dumps(shape)

@@ -1,0 +1,66 @@
+"""Runtimes as values: one process for a host (nginx), one for each service (node, pem), callers only (curl), and two
+that exist to be refused (door, strict).
+"""
+
+from __future__ import annotations
+
+from mtlsctl.model.runtime import (
+    Check,
+    Enforcement,
+    PointerKind,
+    ProcessScope,
+    Reload,
+    Role,
+    Runtime,
+    Setting,
+    SettingType,
+)
+
+
+def runtime(
+    name: str,
+    *,
+    roles: tuple[Role, ...] = tuple(Role),
+    scope: ProcessScope = ProcessScope.INSTANCE,
+    settings: tuple[tuple[str, SettingType, bool], ...] = (),
+    refuse_all: bool = True,
+    server_names: bool = False,
+) -> Runtime:
+    return Runtime(
+        name=name,
+        digest="0" * 64,
+        roles=frozenset(roles),
+        scope=scope,
+        process=name,
+        pointer=PointerKind.FILE if scope is ProcessScope.HOST else PointerKind.CURRENT,
+        pointer_path="/etc/mtlsctl/{service}/current",
+        enforcement=Enforcement(
+            anchors=True,
+            identifiers=False,
+            crls=False,
+            separate_trust=True,
+            refuse_all=refuse_all,
+            server_names=server_names,
+        ),
+        settings=tuple(
+            Setting(name=one, type=kind, required=required, description="") for one, kind, required in settings
+        ),
+        check=Check.NONE,
+        reload=Reload.NONE,
+    )
+
+
+NGINX_SETTINGS = (("upstream", SettingType.HTTP_URL, False), ("egress", SettingType.CALLEE_PORTS, False))
+STRICT_SETTINGS = (("workers", SettingType.INTEGER, True), ("quiet", SettingType.BOOLEAN, False))
+
+RUNTIMES = {
+    one.name: one
+    for one in (
+        runtime("nginx", scope=ProcessScope.HOST, settings=NGINX_SETTINGS, server_names=True),
+        runtime("node"),
+        runtime("pem"),
+        runtime("curl", roles=(Role.CALLER,)),
+        runtime("door", roles=(Role.SERVER,), refuse_all=False),
+        runtime("strict", settings=STRICT_SETTINGS),
+    )
+}

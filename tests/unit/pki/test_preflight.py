@@ -1,0 +1,325 @@
+"""Every way in which a staged release may not hold together, beside the one in which it does."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mtlsctl.errors import PreflightError
+from mtlsctl.model.credential import AuthorityId, KeyUsage
+from mtlsctl.model.release import Callee, Endpoint, Recipe, ServedListener, Socket
+from mtlsctl.model.topology import ClientCertificate, InstanceId, KeyAlgorithm, ListenerId, ProcessId
+from mtlsctl.model.trust import PeerPolicy
+from mtlsctl.pki.keys import generate_key, private_pem
+from mtlsctl.pki.preflight import expected_bundles, preflight
+from mtlsctl.pki.stores import to_pem
+
+from .making import (
+    DAY,
+    NOW,
+    P256,
+    Authority,
+    Leaf,
+    authority_profile,
+    certificate_profile,
+    make_authority,
+    make_leaf,
+)
+from .test_handshakes import unchecked_leaf
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MAIL = make_authority(authority_profile("mail"))
+SOCIAL = make_authority(authority_profile("social"))
+BILLING = make_authority(authority_profile("billing"))
+LEDGER = make_authority(authority_profile("ledger"))
+LEAF = make_leaf(MAIL)
+Files = dict[str, tuple[bytes, int]]
+
+
+def anchor(authority: Authority) -> AuthorityId:
+    return authority.issuer.authority.id
+
+
+def policy(*authorities: Authority) -> PeerPolicy:
+    return PeerPolicy(anchors=frozenset(map(anchor, authorities)))
+
+
+def served(name: str, *callers: Authority, mode: ClientCertificate = ClientCertificate.REQUIRED) -> ServedListener:
+    return ServedListener(
+        name=name,
+        sockets=(Socket(None, 8443),),
+        client_certificate=mode,
+        protocols=("1.2", "1.3"),
+        callers=tuple(anchor(caller).service for caller in callers),
+        policy=policy(*callers),
+    )
+
+
+def callee(listener: ListenerId, authority: Authority) -> Callee:
+    name = f"{listener.service}.calendar.internal"
+    endpoint = Endpoint(InstanceId(listener.service, "web1"), "127.0.0.1", 8444)
+    return Callee(listener=listener, endpoints=(endpoint,), server_name=name, policy=policy(authority))
+
+
+RECIPE = Recipe(
+    instance=InstanceId("mail", "web1"),
+    process=ProcessId("web1", "nginx"),
+    runtime="nginx",
+    runtime_digest="0" * 64,
+    root="",
+    credential=LEAF.credential.id,
+    server_names=("mail.calendar.internal",),
+    listeners=(served("main", SOCIAL, BILLING), served("closed")),
+    callees=(callee(ListenerId("ledger", "main"), LEDGER), callee(ListenerId("ledger", "admin"), LEDGER)),
+)
+
+
+def pem(*authorities: Authority) -> bytes:
+    return to_pem(authority.issuer.certificate for authority in authorities)
+
+
+def good_files(leaf: Leaf = LEAF) -> Files:
+    return {
+        "tls.crt": (to_pem([leaf.der]), 0o640),
+        "tls.key": (private_pem(leaf.key).reveal(), 0o600),
+        "clients/main.pem": (pem(BILLING, SOCIAL), 0o640),
+        "servers/ledger.pem": (pem(LEDGER), 0o640),
+        "servers/ledger.admin.pem": (pem(LEDGER), 0o640),
+        "nginx.conf": (b"server {}\n", 0o640),
+    }
+
+
+@dataclass(frozen=True)
+class Staged:
+    files: Files
+    arguments: dict[str, Any]
+
+    def inspect(self) -> tuple[str, ...]:
+        return preflight(self.files, **self.arguments)
+
+
+def staged(changes: dict[str, tuple[bytes, int] | None] | None = None, leaf: Leaf = LEAF, **arguments: Any) -> Staged:
+    files = {path: file for path, file in (good_files(leaf) | (changes or {})).items() if file is not None}
+    known: Iterable[Authority] = (MAIL, SOCIAL, BILLING, LEDGER)
+    return Staged(
+        files,
+        {
+            "recipe": RECIPE,
+            "credential": leaf.credential,
+            "anchors": {anchor(one): one.issuer.certificate for one in known},
+            "issuer": MAIL.issuer.certificate,
+            "now": NOW,
+        }
+        | arguments,
+    )
+
+
+def test_a_release_that_holds_together_passes_without_a_word() -> None:
+    assert () == staged().inspect()
+
+
+def test_the_bundles_are_those_of_the_policy_and_a_closed_door_has_none() -> None:
+    open_to_all = served("plain", SOCIAL, mode=ClientCertificate.NONE)
+    recipe = replace(RECIPE, listeners=(*RECIPE.listeners, open_to_all))
+    assert {
+        "clients/main.pem": frozenset({anchor(SOCIAL), anchor(BILLING)}),
+        "servers/ledger.pem": frozenset({anchor(LEDGER)}),
+        "servers/ledger.admin.pem": frozenset({anchor(LEDGER)}),
+    } == expected_bundles(recipe)
+
+
+OTHER = make_leaf(MAIL)
+FOREIGN = make_leaf(make_authority(authority_profile("mail")))
+BROKEN: dict[str, tuple[str, str, dict[str, tuple[bytes, int] | None]]] = {
+    "no chain": ("M7201", r"tls\.crt is missing", {"tls.crt": None}),
+    "no key": ("M7201", r"tls\.key is missing", {"tls.key": None}),
+    "no bundle": ("M7201", r"clients/main\.pem is missing", {"clients/main.pem": None}),
+    "no servers": ("M7201", r"servers/ledger\.admin\.pem is missing", {"servers/ledger.admin.pem": None}),
+    "another key": ("M7202", "does not belong", {"tls.key": (private_pem(generate_key(P256)).reveal(), 0o600)}),
+    "a key that is none": ("M7105", "cannot be read", {"tls.key": (b"secret words", 0o600)}),
+    "empty key": ("M7105", "cannot be read", {"tls.key": (b"", 0o600)}),
+    "empty chain": ("M7106", "no certificate in it", {"tls.crt": (b"", 0o640)}),
+    "chain cut short": ("M7106", "no whole PEM", {"tls.crt": (to_pem([LEAF.der])[:-30], 0o640)}),
+    "chain of garbage": ("M7104", "not an X.509", {"tls.crt": (to_pem([b"garbage"]), 0o640)}),
+    "chain with its anchor": (
+        "M7204",
+        "holds 2 certificates",
+        {"tls.crt": (to_pem([LEAF.der, MAIL.issuer.certificate]), 0o640)},
+    ),
+    "empty bundle": ("M7208", "no certificate in it", {"clients/main.pem": (b"", 0o640)}),
+    "an anchor too few": ("M7208", "lacks billing CA g1", {"clients/main.pem": (pem(SOCIAL), 0o640)}),
+    "an anchor too many": (
+        "M7208",
+        "that no edge declares",
+        {"clients/main.pem": (pem(BILLING, SOCIAL, LEDGER), 0o640)},
+    ),
+    "an anchor twice": ("M7208", "twice", {"clients/main.pem": (pem(BILLING, SOCIAL, SOCIAL), 0o640)}),
+    "the wrong server": ("M7208", "lacks ledger CA g1", {"servers/ledger.pem": (pem(BILLING), 0o640)}),
+    "a leaf as an anchor": (
+        "M7208",
+        "not a self-signed CA",
+        {"servers/ledger.pem": (pem(LEDGER) + to_pem([make_leaf(LEDGER).der]), 0o640)},
+    ),
+    "garbage as an anchor": (
+        "M7208",
+        "that no edge declares",
+        {"servers/ledger.pem": (pem(LEDGER) + to_pem([b"garbage"]), 0o640)},
+    ),
+    "glued blocks": ("M7208", "no whole PEM", {"clients/main.pem": (pem(BILLING)[:-1] + pem(SOCIAL), 0o640)}),
+    "a bundle for a closed door": ("M7208", "has no place", {"clients/closed.pem": (pem(SOCIAL), 0o640)}),
+    "a bundle of another": ("M7208", "has no place", {"servers/billing.pem": (pem(BILLING), 0o640)}),
+    "a key for the group": ("M7209", r"tls\.key has mode 0640", {"tls.key": (good_files()["tls.key"][0], 0o640)}),
+    "a key for all": ("M7209", r"tls\.key has mode 0604", {"tls.key": (good_files()["tls.key"][0], 0o604)}),
+    "a chain to write": ("M7209", r"tls\.crt has mode 0660", {"tls.crt": (good_files()["tls.crt"][0], 0o660)}),
+    "configuration to write": ("M7209", r"nginx\.conf has mode 0642", {"nginx.conf": (b"server {}\n", 0o642)}),
+    "a set-user bit": ("M7209", r"nginx\.conf has mode 4640", {"nginx.conf": (b"server {}\n", 0o4640)}),
+    "a key elsewhere": ("M7211", r"backup holds a private key", {"backup": good_files()["tls.key"]}),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_release_that_does_not_hold_together_is_refused_by_path(kind: str) -> None:
+    code, message, changes = BROKEN[kind]
+    with pytest.raises(PreflightError) as refused:
+        staged(changes).inspect()
+    told = [refused.value.message, *refused.value.notes]
+    assert code == refused.value.code
+    assert re.search(message, "\n".join(told))
+    assert all(any(path in line for path in good_files() | changes) for line in told)
+
+
+def leaf_of(*usages: KeyUsage, **changes: Any) -> Leaf:
+    return make_leaf(MAIL, certificate_profile(usages=frozenset(usages or KeyUsage), **changes))
+
+
+def refusal(release: Staged) -> str:
+    with pytest.raises(PreflightError) as refused:
+        release.inspect()
+    return "\n".join([refused.value.code + " " + refused.value.message, *refused.value.notes])
+
+
+def test_another_certificate_than_the_issued_one_is_refused() -> None:
+    assert "M7203 tls.crt does not begin with" in refusal(staged(leaf=OTHER, credential=LEAF.credential))
+
+
+def test_a_credential_of_another_key_is_refused() -> None:
+    wrong = replace(LEAF.credential, spki_sha256=OTHER.credential.spki_sha256)
+    assert "M7202 tls.crt holds another key" in refusal(staged(credential=wrong))
+
+
+def test_a_leaf_of_an_imitated_ca_is_refused() -> None:
+    told = refusal(staged(leaf=FOREIGN))
+    assert "M7204 tls.crt is not signed by mail.calendar CA g1" in told
+    assert "key identifier" in told
+
+
+def test_a_ca_in_place_of_the_leaf_is_refused() -> None:
+    as_leaf = Leaf(MAIL.issuer.certificate, LEAF.credential, MAIL.key)
+    assert "does not begin with an end entity" in refusal(staged(leaf=as_leaf))
+
+
+def test_a_name_outside_the_cas_constraints_is_refused() -> None:
+    outside = unchecked_leaf(MAIL, certificate_profile(names=("mail.calendar.internal", "social.calendar.internal")))
+    assert "lies outside the names" in refusal(staged(leaf=outside))
+
+
+@pytest.mark.parametrize(
+    ("now", "message"),
+    [
+        (NOW + 91 * DAY, "tls.crt ended on"),
+        (NOW - DAY, "tls.crt is not valid before"),
+        (NOW + 2000 * DAY, "the CA of tls.crt ended on"),
+    ],
+)
+def test_a_certificate_out_of_its_time_is_refused(now: object, message: str) -> None:
+    assert message in refusal(staged(now=now))
+
+
+def test_a_leaf_that_outlives_its_ca_is_refused() -> None:
+    assert "outlives its CA" in refusal(staged(leaf=unchecked_leaf(MAIL, certificate_profile(), days=3000)))
+
+
+def test_every_name_of_the_recipe_has_to_be_presented() -> None:
+    names = ("mail.calendar.internal", "a.mail.calendar.internal")
+    recipe = replace(RECIPE, server_names=names)
+    assert () == staged(leaf=leaf_of(names=names), recipe=recipe).inspect()
+    assert "M7206 tls.crt does not present the name a.mail" in refusal(staged(recipe=recipe))
+
+
+def test_addresses_of_the_recipe_have_to_be_presented_too() -> None:
+    authority = make_authority(authority_profile("mail", addresses=True))
+    leaf = make_leaf(authority, certificate_profile(addresses=("192.0.2.1",)))
+    for address, passes in (("192.0.2.1", True), ("192.0.2.2", False)):
+        recipe = replace(RECIPE, server_names=("mail.calendar.internal", address))
+        release = staged(leaf=leaf, recipe=recipe, issuer=authority.issuer.certificate)
+        if passes:
+            assert () == release.inspect()
+        else:
+            assert "does not present the name 192.0.2.2" in refusal(release)
+
+
+def test_a_listener_needs_server_auth_and_a_caller_client_auth() -> None:
+    assert "M7207 tls.crt is not for servers" in refusal(staged(leaf=leaf_of(KeyUsage.CLIENT_AUTH)))
+    assert "M7207 tls.crt is not for clients" in refusal(staged(leaf=leaf_of(KeyUsage.SERVER_AUTH)))
+    calls_only = replace(RECIPE, listeners=())
+    assert () == staged({"clients/main.pem": None}, leaf=leaf_of(KeyUsage.CLIENT_AUTH), recipe=calls_only).inspect()
+
+
+def test_an_anchor_whose_certificate_is_unknown_is_missing_from_the_bundle() -> None:
+    assert "lacks billing CA g1" in refusal(staged(anchors={anchor(SOCIAL): SOCIAL.issuer.certificate}))
+
+
+def test_an_anchor_that_ended_is_worth_a_word() -> None:
+    ended = make_authority(authority_profile("social", lifetime=DAY), now=NOW - 3 * DAY)
+    anchors = {anchor(one): one.issuer.certificate for one in (ended, BILLING, LEDGER)}
+    release = staged({"clients/main.pem": (pem(BILLING, ended), 0o640)}, anchors=anchors)
+    (warning,) = release.inspect()
+    assert warning.startswith("clients/main.pem: social CA g1 ended on")
+
+
+def many(count: int) -> list[Authority]:
+    """CAs that differ in their name alone would do; their keys are made by the floor as all others are."""
+    service = "s" * 36
+    return [make_authority(authority_profile(f"{service}{number:04}")) for number in range(count)]
+
+
+def budget_of(authorities: list[Authority]) -> Staged:
+    recipe = replace(RECIPE, listeners=(served("main", *authorities),), callees=())
+    anchors = {anchor(one): one.issuer.certificate for one in authorities}
+    gone = {"servers/ledger.pem": None, "servers/ledger.admin.pem": None}
+    return staged({"clients/main.pem": (pem(*authorities), 0o640), **gone}, recipe=recipe, anchors=anchors)
+
+
+def test_the_names_of_a_listeners_cas_have_a_budget() -> None:
+    authorities = many(1000)
+    assert () == budget_of(authorities[:400]).inspect()
+    (warning,) = budget_of(authorities[:600]).inspect()
+    assert "above 30,000 Java callers may fail" in warning
+    assert "above 64,000 every caller fails" in refusal(budget_of(authorities))
+
+
+def test_all_that_is_wrong_is_told_at_once() -> None:
+    told = refusal(staged({"clients/main.pem": (b"", 0o666), "tls.key": (b"", 0o644)}))
+    for part in ("tls.key: the private key", "clients/main.pem: there is no", "mode 0666", "mode 0644"):
+        assert part in told
+
+
+@pytest.mark.parametrize("algorithm", [KeyAlgorithm.ED25519, KeyAlgorithm.RSA_2048])
+def test_other_key_algorithms_pass_alike(algorithm: KeyAlgorithm) -> None:
+    assert () == staged(leaf=make_leaf(MAIL, certificate_profile(key=algorithm))).inspect()
+
+
+def test_no_refusal_quotes_a_key() -> None:
+    key = private_pem(LEAF.key).reveal()
+    body = key.splitlines()[1:-1]
+    for content in (key[:-40], key + b"x", key.replace(b"PRIVATE", b"PUBLIC"), b"".join(body)):
+        with pytest.raises(PreflightError) as refused:
+            staged({"tls.key": (content, 0o644), "copy.pem": (key, 0o644)}).inspect()
+        told = "".join(traceback.format_exception(refused.value)) + repr(refused.value) + str(refused.value.notes)
+        assert not any(line.decode()[:16] in told for line in body)

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import pytest
+
+from mtlsctl.errors import RuntimeFolderError
+from mtlsctl.model.runtime import Check, PointerKind, ProcessScope, Reload, Role, Setting, SettingType
+from mtlsctl.render import codes
+from mtlsctl.render.catalog import load_catalog
+from mtlsctl.render.manifest import parse_manifest, to_runtime
+from tests.unit.render.folders import MANIFEST
+
+
+def problems(text: str) -> list[tuple[int, str]]:
+    with pytest.raises(RuntimeFolderError) as raised:
+        parse_manifest(text if isinstance(text, bytes) else text.encode(), "runtime.yaml")
+    assert {codes.MANIFEST} == {one.code for one in raised.value.diagnostics}
+    return [(one.span.line, one.message) for one in raised.value.diagnostics if one.span is not None]
+
+
+def test_a_manifest_becomes_a_runtime() -> None:
+    runtime = to_runtime(parse_manifest(MANIFEST.encode(), "runtime.yaml"), "digest")
+    assert ("sample", "digest", "sample", "/etc/sample.conf") == (
+        runtime.name,
+        runtime.digest,
+        runtime.process,
+        runtime.pointer_path,
+    )
+    assert (frozenset(Role), ProcessScope.HOST, PointerKind.FILE) == (runtime.roles, runtime.scope, runtime.pointer)
+    assert (Check.NONE, Reload.NONE) == (runtime.check, runtime.reload)
+    depth = Setting(name="depth", type=SettingType.INTEGER, required=False, description="a number")
+    assert (depth,) == runtime.settings
+    assert (True, False) == (runtime.enforcement.refuse_all, runtime.enforcement.identifiers)
+
+
+def test_our_nginx_is_switched_by_its_file_and_the_others_by_current() -> None:
+    pointers = {name: folder.runtime.pointer_path for name, folder in load_catalog().items()}
+    current = "/etc/mtlsctl/{service}/current"
+    assert {
+        "nginx": "/etc/nginx/conf.d/mtlsctl.conf",
+        "node": current,
+        "curl": current,
+        "pem": current,
+    } == pointers
+
+
+CHANGES = [
+    ("version: 1", "version: 2", 1, "`version` is 1"),
+    ("name: sample", "name: Sample", 2, "`name`"),
+    ("description: a sample", "description: ''", 3, "`description`"),
+    ("description: a sample", "colour: red", 1, "lacks description"),
+    ("[server, caller]", "[server, proxy]", 4, "one of server, caller"),
+    ("[server, caller]", "[]", 1, "`roles` is empty"),
+    ("scope: host", "scope: world", 5, "one of host, instance"),
+    ("program: sample", "program: 'a b'", 5, "`program`"),
+    ("program: sample", "reload: signal-hup", 1, "needs its name"),
+    ("program: sample", "reload: 'systemctl restart x'", 5, "`reload` is one of"),
+    ("program: sample", "check: 'sh -c x'", 5, "`check` is one of"),
+    ("file: /etc/sample.conf", "file: etc/sample.conf", 5, "absolute"),
+    ("file: /etc/sample.conf", "file: /etc/../sample.conf", 5, "absolute"),
+    ("file: /etc/sample.conf", "file: '/etc/{service}.conf'", 1, "names {service}"),
+    ("includes: a.conf", "includes: b.conf", 1, "`includes`"),
+    ("{ file: /etc/sample.conf, template: process.j2, includes: a.conf }", "current", 1, "whole host"),
+    ("path: a.conf,", "path: /a.conf,", 7, "`path`"),
+    ("path: a.conf,", "path: ../a.conf,", 7, "`path`"),
+    ("path: a.conf,", "path: a/../b,", 7, "`path`"),
+    ("path: a.conf,", "path: tls.key,", 7, "fixed names"),
+    ("path: a.conf,", "path: clients/x,", 7, "fixed names"),
+    ("path: a.conf,", "path: other.pem,", 7, "fixed names"),
+    ("path: a.conf,", 'path: "{callee}.conf",', 7, "each: callee"),
+    ('"to/{callee}.conf"', "to/x.conf", 8, "each: callee"),
+    ('"to/{callee}.conf"', '"to/{listener}.conf"', 8, "each: callee"),
+    ("each: callee", "each: service", 8, "`each` is one of"),
+    ("template: a.conf.j2", "template: ../a.conf.j2", 7, "`template`"),
+    ("template: a.conf.j2 }", "template: a.conf.j2, mode: 0777 }", 7, "`mode` is not a key"),
+    ("anchors: true", "anchors: yes", 10, "true or false"),
+    ("  crls: false\n", "", 10, "lacks crls"),
+    ("type: integer", "type: text", 17, "`type` is one of"),
+    ("depth:", "Depth:", 17, "a setting's name"),
+    ("version: 1", "version: 1\nversion: 1", 2, "stands twice"),
+    ("settings:\n", "settings: []\nx:\n", 17, "`x` is not a key"),
+    ("name: sample", "name: [", 4, "did not find"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "line", "message"), CHANGES, ids=[f"{new[:40]}" for _, new, _, _ in CHANGES])
+def test_a_wrong_manifest_is_refused_with_the_place(old: str, new: str, line: int | None, message: str) -> None:
+    assert old in MANIFEST
+    found = problems(MANIFEST.replace(old, new, 1))
+    assert any(message in text and line == at for at, text in found), found
+
+
+@pytest.mark.parametrize("text", [b"", b"\xff\xfe", b"- a", b"a: b", b"\t", b"x" * 70_000, b"a: &a [*a]", b"[" * 5000])
+def test_what_is_no_manifest_at_all_is_refused_without_a_traceback(text: str) -> None:
+    assert problems(text)
+
+
+def test_a_tag_makes_no_object() -> None:
+    assert "x" == parse_manifest(MANIFEST.replace("sample", "!!python/name:os.system x", 1).encode(), "").name
+
+
+def test_unknown_keys_are_all_told_at_once() -> None:
+    text = MANIFEST.replace("version: 1", "version: 1\ncolour: red").replace("scope: host", "scope: host, shell: x")
+    assert ["colour", "shell"] == sorted(message.split("`")[1] for _, message in problems(text))

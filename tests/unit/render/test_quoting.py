@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mtlsctl.render.quoting import LONGEST, Quoted, Untrusted, Unwritable, curl, curl_certificate, js, nginx
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def test_nginx_values_are_double_quoted() -> None:
+    assert '"/etc/mtlsctl/a b/tls.crt"' == nginx(Untrusted("/etc/mtlsctl/a b/tls.crt"))
+
+
+@pytest.mark.parametrize(
+    "text", ["$host", 'a"b', "a\\b", "a\nb", "a\0b", "\u2028", "\u202e", "\ud800", "", "x" * (LONGEST + 1)]
+)
+def test_nginx_refuses_what_it_cannot_hold_unchanged(text: str) -> None:
+    with pytest.raises(Unwritable):
+        nginx(Untrusted(text))
+
+
+def test_a_refusal_names_the_character_and_never_the_value() -> None:
+    with pytest.raises(Unwritable, match=r"U\+000A") as refused:
+        nginx(Untrusted("secret\nvalue"))
+    assert "secret" not in str(refused.value)
+
+
+def test_javascript_strings_are_ascii_and_safe_inside_html() -> None:
+    assert r'"\u003c/script\u003e\u0026\u2028\"\n\u00e9"' == js(Untrusted('</script>&\u2028"\né'))
+
+
+def test_curl_values_escape_quotes_and_backslashes() -> None:
+    assert r'"a\"b\\c:d"' == curl(Untrusted('a"b\\c:d'))
+
+
+def test_curl_certificates_escape_the_colon_that_begins_a_password() -> None:
+    assert r'"/a\\:b\\\\c"' == curl_certificate(Untrusted("/a:b\\c"))
+
+
+def test_curl_certificates_are_absolute_paths() -> None:
+    with pytest.raises(Unwritable):
+        curl_certificate(Untrusted("pkcs11:token"))
+
+
+def test_parts_are_joined_before_they_are_quoted() -> None:
+    assert '"https://mtlsctl_mail:8443"' == nginx(["https://mtlsctl_", Untrusted("mail"), ":", 8443])
+
+
+@pytest.mark.parametrize("word", ["text", Quoted('"text"'), None, 5.0, True, [], [None], [True], [b"x"], {}])
+def test_a_filter_takes_only_variables_and_lists_of_them(word: object) -> None:
+    with pytest.raises(TypeError):
+        nginx(word)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [str, "{}".format, "{:>9}".format, lambda value: f"{value}", "%s".__mod__, len, list, lambda value: value + "x"],
+)
+def test_a_value_from_outside_cannot_be_made_text(use: Callable[[Any], object]) -> None:
+    with pytest.raises(TypeError):
+        use(Untrusted("value"))
+
+
+def test_the_representation_of_a_value_from_outside_does_not_show_it() -> None:
+    assert "value" not in repr(Untrusted("value"))
+
+
+def test_values_from_outside_compare_by_their_text() -> None:
+    assert Untrusted("a") == Untrusted("a")
+    assert Untrusted("a") != Untrusted("b")
+    assert {Untrusted("a"): 1} == {Untrusted("a"): 1}
