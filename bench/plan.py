@@ -39,11 +39,9 @@ def main() -> None:
             }
             seen = rounds(variants, asked.rounds, cwd=project, env=env)
             floor, plan = seen["floor"], seen["plan"]
-            print(
-                f"{size:9}{median(floor, 'cpu'):13.2f}{median(plan, 'cpu'):12.2f}"
-                f"{median_ratio(plan, floor, 'cpu'):9.2f}{median(plan, 'wall'):13.2f}{max(one.peak_mib for one in plan):10.0f}",
-                flush=True,
-            )
+            figures = f"{median(floor, 'cpu'):13.2f}{median(plan, 'cpu'):12.2f}{median_ratio(plan, floor, 'cpu'):9.2f}"
+            peak = max(one.peak_mib for one in plan)
+            print(f"{size:9}{figures}{median(plan, 'wall'):13.2f}{peak:10.0f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ class Sources:
         self._starts: list[int] = []
         self._lines: list[list[int] | None] = []
         self._end = 0
+        self._index = self._line = self._line_start = self._line_end = 0
 
     def add(self, name: str, text: str) -> Place:
         """Take a file in; its first character stands at the place that is given back."""
@@ -44,16 +45,23 @@ class Sources:
 
     def span(self, at: Place, text: str = "") -> Span:
         """The stretch of the word that begins at the place, within its line; `text` is the word as it was read."""
-        index = bisect_right(self._starts, at) - 1
-        offset = at - self._starts[index]
+        if not self._line_start <= at < self._line_end:
+            self._seek_line(at)
+        length = len(text)
+        source, offset = self._texts[self._index], at - self._starts[self._index]
+        if source[offset : offset + 1] in _QUOTES and (quoted := _QUOTED.match(source, offset)):
+            length = quoted.end() - offset
+        column = at - self._line_start + 1
+        return Span(self._names[self._index], self._line, column, column + (min(length, self._line_end - 1 - at) or 1))
+
+    def _seek_line(self, at: Place) -> None:
+        """Remember the line that holds the place: words are mostly asked for one after the other."""
+        self._index = index = bisect_right(self._starts, at) - 1
+        start = self._starts[index]
         lines = self._lines[index] or self._index_lines(index)
-        line = bisect_right(lines, offset)
-        column = offset - lines[line - 1] + 1
-        source = self._texts[index]
-        quoted = _QUOTED.match(source, offset) if source[offset : offset + 1] in _QUOTES else None
-        length = len(text) if quoted is None else quoted.end() - offset
-        end = lines[line] - 1 if line < len(lines) else len(source)
-        return Span(self._names[index], line, column, column + max(1, min(length, end - offset)))
+        self._line = line = bisect_right(lines, at - start)
+        self._line_start = start + lines[line - 1]
+        self._line_end = start + (lines[line] if line < len(lines) else len(self._texts[index]) + 1)
 
     def is_quoted(self, at: Place) -> bool:
         """Whether the word that begins at the place is written in quotes."""

@@ -58,8 +58,7 @@ class Op(StrEnum):
     REMOVE = "remove"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AccessChange:
+class AccessChange(NamedTuple):
     """A call that becomes declared, or stops being so; `port` is the door's port as people know it."""
 
     op: Op

@@ -79,7 +79,7 @@ def scaffold(wish: Wish, *, environ: Mapping[str, str], clock: Callable[[], date
     state_is_new = not database.exists()
     if state_is_new:
         create_state(url, base=wish.folder, lineage=lineage, estate=name, clock=clock)
-    written, kept = _write_files(wish, name)
+    written, kept = _write_files(wish, name, with_inventory=known is None)
     _write_project(wish, name, lineage, url, written, kept)
     return Scaffolded(
         folder=wish.folder,
@@ -152,10 +152,10 @@ def _key(environ: Mapping[str, str], lineage: str, folder: Path, database: Path)
 # --- files ----------------------------------------------------------------------------------------------------------
 
 
-def _write_files(wish: Wish, name: str) -> tuple[list[Path], list[Path]]:
+def _write_files(wish: Wish, name: str, *, with_inventory: bool) -> tuple[list[Path], list[Path]]:
     written: list[Path] = []
     kept: list[Path] = []
-    for path, text in _files(wish.example, name).items():
+    for path, text in _files(wish.example, name, with_inventory=with_inventory).items():
         _write(wish, path, text, written, kept)
     return written, kept
 
@@ -187,12 +187,13 @@ def _create(target: Path, text: str) -> bool:
     return True
 
 
-def _files(example: str, name: str) -> dict[Path, str]:
+def _files(example: str, name: str, *, with_inventory: bool) -> dict[Path, str]:
+    """An estate that exists has its inventory; an example beside it would declare services that nobody asked for."""
     from mtlsctl.inventory import json_schema
 
     files = {Path(".gitignore"): _GITIGNORE}
     folder = Path("inventories") / (name if example == "empty" else example)
-    for path, text in sorted(_inventory(example, name).items()):
+    for path, text in sorted(_inventory(example, name).items()) if with_inventory else ():
         files[folder / path] = _modeline(folder / path) + text
     files[_SCHEMA] = json.dumps(json_schema(), indent=2) + "\n"
     return files

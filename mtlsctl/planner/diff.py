@@ -25,14 +25,12 @@ def access_changes(inventory: Inventory, live: Mapping[InstanceId, Recipe]) -> t
     }
     declared = dict(inventory.edges())
     added = [
-        AccessChange(op=Op.ADD, edge=edge, port=ports[edge.listener], span=span)
+        AccessChange(Op.ADD, edge, ports[edge.listener], span)
         for edge, span in declared.items()
         if edge not in somewhere or edge in nowhere
     ]
     removed = [
-        AccessChange(op=Op.REMOVE, edge=edge, port=port, span=None)
-        for edge, port in sorted(somewhere.items())
-        if edge not in declared
+        AccessChange(Op.REMOVE, edge, port, None) for edge, port in sorted(somewhere.items()) if edge not in declared
     ]
     return (*added, *removed)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from mtlsctl.model.credential import KeyUsage
@@ -38,10 +39,10 @@ CLIENT_ONLY = frozenset({KeyUsage.CLIENT_AUTH})
 
 
 def calls_by_service(inventory: Inventory) -> dict[str, list[tuple[Service, Listener]]]:
-    """The listeners that each service is declared to call, in the order of the inventory."""
+    """The listeners that each service is declared to call, in the order of their identifiers."""
     calls: dict[str, list[tuple[Service, Listener]]] = defaultdict(list)
-    for service in inventory.services.values():
-        for listener in service.listeners:
+    for _, service in sorted(inventory.services.items()):
+        for listener in sorted(service.listeners, key=attrgetter("name")):
             for caller in listener.callers:
                 calls[caller.service].append((service, listener))
     return calls

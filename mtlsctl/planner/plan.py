@@ -101,6 +101,7 @@ class _Course:
     authorities: Mapping[str, AuthorityDecision]
     credentials: Mapping[InstanceId, CredentialDecision]
     desired: Mapping[InstanceId, Recipe]
+    calls: Mapping[str, list[tuple[Service, Listener]]]
     steps: tuple[Step, ...]
 
     @property
@@ -124,7 +125,7 @@ def _chart(
         leaving = _leaving(inventory, live, desired, presented, runtimes)
         identities = frozenset(one.id.instance for one in credentials.values() if _has_new_face(one, live, state))
         steps = make_steps(live, desired, leaving, presented, identities)
-    return _Course(authorities=authorities, credentials=credentials, desired=desired, steps=steps)
+    return _Course(authorities=authorities, credentials=credentials, desired=desired, calls=calls, steps=steps)
 
 
 def _decide_authorities(
@@ -228,9 +229,8 @@ def _findings(
     course: _Course,
     live: Mapping[InstanceId, Recipe],
 ) -> Iterator[Diagnostic]:
-    calls = calls_by_service(inventory)
     for service in inventory.services.values():
-        callees = (called.name for called, _ in calls.get(service.name, ()))
+        callees = (called.name for called, _ in course.calls.get(service.name, ()))
         yield from enforcement_refusals(service, runtimes[service.runtime], callees)
         yield from budget_findings(state.estate, course.desired[service.instances[0]], service.span)
     yield from change_refusals(inventory, live, course.desired)

@@ -54,7 +54,7 @@ class Claim(NamedTuple):
 
 
 def enforcement_refusals(service: Service, runtime: Runtime, callees: Iterable[str]) -> Iterator[Diagnostic]:
-    """What the runtime cannot enforce of what the service asks; RFC-free policy of `product.md`'s second promise."""
+    """What the runtime cannot enforce of what the service asks: nothing may be silently weaker than it was written."""
     if not service.listeners:
         return
     able = runtime.enforcement

@@ -33,9 +33,9 @@ def presented_anchors(state: State) -> dict[str, frozenset[TrustAnchor]]:
 
 def served_listener(listener: Listener, host: Host, authorities: Mapping[str, AuthorityDecision]) -> ServedListener:
     """A door as it is to be: it trusts the CA of each declared caller and nothing else."""
-    callers = tuple(sorted(caller.service for caller in listener.callers))
+    callers = tuple(sorted([caller.service for caller in listener.callers]))
     asks = listener.client_certificate is not ClientCertificate.NONE
-    anchors = frozenset(authorities[caller].id for caller in callers) if asks else frozenset()
+    anchors = frozenset([authorities[caller].id for caller in callers]) if asks else frozenset()
     return ServedListener(
         name=listener.name,
         sockets=(Socket(host.address if listener.bind is Bind.HOST else None, listener.port),),
@@ -73,7 +73,7 @@ def desired_recipes(
     recipes: dict[InstanceId, Recipe] = {}
     for service in inventory.services.values():
         runtime = runtimes[service.runtime]
-        callees = tuple(sorted((seen[s.name, one.name] for s, one in calls.get(service.name, ())), key=_listener_id))
+        callees = tuple([seen[called.name, door.name] for called, door in calls.get(service.name, ())])
         for instance in service.instances:
             host = inventory.hosts[instance.host]
             decision = credentials[instance]
@@ -97,7 +97,3 @@ def process_of(instance: InstanceId, runtime: Runtime) -> ProcessId:
     """One program for the whole host bears the runtime's name; else the process is the service's own."""
     whole_host = runtime.scope is ProcessScope.HOST
     return ProcessId(instance.host, runtime.name if whole_host else instance.service)
-
-
-def _listener_id(callee: Callee) -> ListenerId:
-    return callee.listener

@@ -1,0 +1,3 @@
+from mtlsctl.cli.main import main
+
+main()

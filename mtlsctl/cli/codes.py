@@ -1,0 +1,105 @@
+"""What each code means: the tables of every floor, and those of codes that have no table of their own."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from mtlsctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_TABLES = (
+    "mtlsctl.inventory.codes",
+    "mtlsctl.planner.safety",
+    "mtlsctl.pki.codes",
+    "mtlsctl.render.codes",
+    "mtlsctl.store.codes",
+)
+"""Modules with a mapping `MEANINGS`."""
+
+_KINDS = MappingProxyType(
+    {
+        "1": ("inventory", "Change the file where the message points, then: mtlsctl validate"),
+        "2": ("policy and safety of a plan", "Change the inventory where the message points, then: mtlsctl plan"),
+        "3": ("state", "Look at it with mtlsctl state show, mtlsctl state check or mtlsctl journal"),
+        "4": ("hosts and processes", "Repair what the message names, then run the same command again: it goes on"),
+        "5": ("saved plans", "Make a new one: mtlsctl plan --out FILE"),
+        "6": ("TLS", "Look at the evidence that mtlsctl verify prints"),
+        "7": ("keys and CAs", "Nothing was delivered with it; do what the message's help says"),
+        "9": ("mtlsctl itself", "Do what the message's help says"),
+    }
+)
+
+MEANINGS = MappingProxyType(
+    {
+        "M1901": "mtlsctl.yaml, or the folder that it lies in, can be written by everyone, so it is not believed.",
+        "M1902": "mtlsctl.yaml is not a flat YAML mapping of texts.",
+        "M1903": "mtlsctl.yaml holds a key that means nothing.",
+        "M1904": "mtlsctl.yaml holds a key that belongs to the operator: a pull request can change that file.",
+        "M1905": "mtlsctl.yaml lacks a key that it must have.",
+        "M1906": "A value in mtlsctl.yaml has not the form that it must have.",
+        "M4001": "Delivery over SSH is not built yet. Planning for hosts with an `address` works, applying does not.",
+        "M4101": "A file or folder of a host could not be read or written: permissions, a full disk, a missing folder.",
+        "M4102": "Something on the host is not what it should be (a symlink, a stranger's file); it was left alone.",
+        "M4103": "The key that a release needs is not on its host.",
+        "M4105": "The file that names the releases was edited since the last apply; nothing was overwritten.",
+        "M4107": "A switch failed and was rolled back: the process serves what it served before.",
+        "M4108": "A switch failed, and so did putting back what was there. The process is degraded.",
+        "M4109": "A process would name no release at all.",
+        "M4110": "A release of that name lies on the host, but does not hold what was rendered.",
+        "M4201": "The runtime's own check refused the staged configuration; nothing was switched.",
+        "M4202": "A pid file does not lead to the process that it should; nothing was signalled.",
+        "M4203": "A reload was asked for, and the process kept its old configuration; it was rolled back.",
+        "M4204": "After the reload the process does not serve the new certificate; it was rolled back.",
+        "M5001": "The file is not a saved plan.",
+        "M5002": "What the saved plan touches has moved since it was made.",
+        "M5003": "The plan has another fingerprint than the one that was approved.",
+        "M5004": "The saved plan was written in a format that this version does not read.",
+        "M5005": "A saved plan lives for 24 hours.",
+        "M5006": "The saved plan was made for another estate or another lineage.",
+        "M5007": "The saved plan was applied already.",
+        "M5008": "The file after --out exists and is not a plan, so it is not replaced.",
+        "M5009": "There is no file of that name to apply.",
+        "M5010": "The saved plan was altered after it was saved; a change of any byte is found.",
+        "M9001": "A bug in mtlsctl. Where it happened is in a file that the message names; it holds no values.",
+        "M9002": "The operating system refused something: permissions, a full disk, a missing file.",
+        "M9101": "The command line is not understood.",
+        "M9102": "No inventory is named, or it is not there.",
+        "M9103": "The edge after --edge is none of the pairs that the inventory gives.",
+        "M9104": "A question would have to be asked, and nobody is there to answer.",
+        "M9105": "There is no such code.",
+        "M9106": "The name cannot be that of the estate.",
+    }
+)
+
+
+def meanings() -> Mapping[str, str]:
+    """Every code -> its meaning."""
+    found: dict[str, str] = dict(MEANINGS)
+    for name in _TABLES:
+        found.update(import_module(name).MEANINGS)
+    return dict(sorted(found.items()))
+
+
+def explanation(code: str) -> str:
+    """Code, kind, meaning, and what to do; raises UsageError for a code that does not exist."""
+    wanted = code.upper().removeprefix("ERROR[").removesuffix("]")
+    meaning = meanings().get(wanted)
+    if meaning is None:
+        raise UsageError(
+            f"there is no code {wanted[:20]}", code="M9105", help="mtlsctl explain without a code lists them all"
+        )
+    kind, advice = _KINDS[wanted[1]]
+    return f"{wanted}  ({kind})\n\n{_sentence(meaning)}\n\n{advice}.\n"
+
+
+def _sentence(meaning: str) -> str:
+    return meaning[:1].upper() + meaning[1:].rstrip(".") + "."
+
+
+def listing() -> str:
+    """All codes, one in a line."""
+    return "".join(f"{code}  {_sentence(meaning)}\n" for code, meaning in meanings().items())

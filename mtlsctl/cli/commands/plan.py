@@ -1,0 +1,97 @@
+"""`mtlsctl plan`."""
+
+# ruff: noqa: PLC0415  what is slow is imported where it is used
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003  typer reads the annotations
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mtlsctl.cli.options import Settings, command
+
+if TYPE_CHECKING:
+    from mtlsctl.cli.terminal import Terminal
+    from mtlsctl.cli.views.plan_text import PlanScreen
+    from mtlsctl.operations.plan import Planned
+    from mtlsctl.operations.workspace import Workspace
+
+CHANGES_PENDING = 2
+
+
+def register(app: typer.Typer) -> None:
+    app.command("plan")(plan)
+
+
+@command(formats=("text", "json", "markdown"), estate=True)
+def plan(
+    settings: Settings,
+    *,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Save it, to be applied as it is.")] = None,
+    detailed_exitcode: Annotated[bool, typer.Option("--detailed-exitcode", help="Exit 2 with changes.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Leave no line out.")] = False,
+) -> int:
+    """Show what would change, and change nothing. Needs no key and no network."""
+    del full
+    from mtlsctl.cli.wiring import open_workspace
+    from mtlsctl.operations.plan import plan as make
+
+    workspace = open_workspace(settings)
+    planned = make(workspace)
+    terminal = settings.terminal
+    warn(terminal, workspace, planned)
+    if out is not None:
+        from mtlsctl.operations.saved_plan import write_saved_plan
+
+        write_saved_plan(out, planned.plan, planned.state)
+    terminal.result(_printed(settings, terminal, planned, screen_of(workspace, planned, saved_as=out)))
+    return CHANGES_PENDING if detailed_exitcode and planned.plan.has_changes else 0
+
+
+def _printed(settings: Settings, terminal: Terminal, planned: Planned, screen: PlanScreen) -> str:
+    match settings.format:
+        case "json":
+            from mtlsctl.cli.views.plan_json import json_text
+            from mtlsctl.operations.saved_plan import plan_document
+
+            return json_text(plan_document(planned.plan, planned.state, speculative=screen.saved_as is None))
+        case "markdown":
+            from mtlsctl.cli.views.plan_markdown import plan_markdown
+
+            return plan_markdown(screen)
+        case _:
+            from mtlsctl.cli.views.plan_text import plan_text
+
+            return plan_text(screen, terminal.page)
+
+
+def screen_of(
+    workspace: Workspace, planned: Planned, *, saved_as: Path | None = None, is_applied_now: bool = False
+) -> PlanScreen:
+    """The plan with the sizes around it and what each runtime does at a switch."""
+    from mtlsctl.cli.views.plan_text import PlanScreen
+    from mtlsctl.model.runtime import Reload
+
+    verbs = {
+        name: "new files" if runtime.reload is Reload.NONE else "reload" for name, runtime in workspace.runtimes.items()
+    }
+    return PlanScreen(
+        plan=planned.plan,
+        services=len(planned.inventory.services),
+        hosts=len(planned.inventory.hosts),
+        verbs=verbs,
+        saved_as=None if saved_as is None else str(saved_as),
+        is_applied_now=is_applied_now,
+    )
+
+
+def warn(terminal: Terminal, workspace: Workspace, planned: Planned) -> None:
+    """Warnings of the inventory and of the plan, beside the result."""
+    warnings = (*planned.loaded.warnings, *planned.plan.warnings)
+    if not warnings or terminal.quiet:
+        return
+    from mtlsctl.cli.failure import source_lines
+    from mtlsctl.cli.views.diagnostics import diagnostics_text
+
+    terminal.say(diagnostics_text(warnings, terminal.err_page, source_lines(workspace.project.root)) + "\n")

@@ -1,0 +1,1 @@
+"""View objects to text: pure functions, one printer for each format."""

@@ -1,0 +1,144 @@
+"""An apply while it runs, for eyes and for logs, and how it ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mtlsctl import __version__
+from mtlsctl.cli.views.page import Tone, counted, escaped, stamp, took, wrapped
+from mtlsctl.operations.progress import Issued, Noticed, ProcessEvent, Status
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from mtlsctl.cli.views.page import Page
+    from mtlsctl.operations.apply import Applied
+    from mtlsctl.operations.progress import Event
+
+_TONES = {
+    Status.DONE: ("ok", Tone.ADD),
+    Status.FAILED: ("fail", Tone.ERROR),
+    Status.BLOCKED: ("unclear", Tone.CHANGE),
+}
+
+
+def event_line(event: Event) -> str:
+    """One line for a log: RFC 3339 time, then `key=value`; no cursor, no colour."""
+    match event:
+        case Issued():
+            facts = {"step": "issue", "authorities": str(event.authorities), "certificates": str(event.certificates)}
+            return f"{stamp(event.at)} {_pairs(facts)}\n"
+        case Noticed():
+            return f"{stamp(event.at)} {_pairs({'step': 'look', 'message': event.message})}\n"
+        case ProcessEvent():
+            facts = {
+                "process": event.process.name,
+                "wave": str(event.wave),
+                "status": event.status.value,
+                "code": event.code,
+                "message": event.message,
+                "note": "; ".join(event.notes),
+            }
+            return f"{stamp(event.at)} {event.process.host} {_pairs({k: v for k, v in facts.items() if v})}\n"
+
+
+def _pairs(facts: dict[str, str]) -> str:
+    return " ".join(f"{key}={_value(value)}" for key, value in facts.items())
+
+
+def _value(text: str) -> str:
+    shown = escaped(text).replace('"', "'")
+    return f'"{shown}"' if " " in shown else shown
+
+
+def event_text(event: Event, page: Page) -> str:
+    """The same for eyes; a process that only begins is not worth a line."""
+    match event:
+        case Issued():
+            sizes = f"{counted(event.authorities, 'CA')}, {counted(event.certificates, 'certificate')}"
+            return f"Issued   {sizes}\n"
+        case Noticed():
+            return "\n".join(wrapped(escaped(event.message), width=page.width, first="Looked   ", rest=" " * 9)) + "\n"
+        case ProcessEvent():
+            return "" if event.status is Status.STARTED else _process_text(event, page)
+
+
+def _process_text(event: ProcessEvent, page: Page) -> str:
+    name, tone = _TONES[event.status]
+    process = f"{event.process.host} {event.process.name}"
+    head = f"  {page.paint(page.symbol(name), tone)} {event.wave!s:<9} {process}  {event.status.value}"
+    lines = [head]
+    for text in (event.message, *event.notes, f"help: {event.help}" if event.help else ""):
+        for line in text.splitlines():
+            lines += wrapped(escaped(line), width=page.width, first="      ", rest="        ")
+    return "\n".join(lines) + "\n"
+
+
+PARTIAL = 3
+
+
+def exit_code_of(applied: Applied) -> int:
+    """3 when something failed or waited in vain; 1 when the answer was no."""
+    if not applied.approved:
+        return 1
+    return 0 if applied.is_whole else PARTIAL
+
+
+def applied_text(applied: Applied, page: Page, *, elapsed: timedelta) -> str:
+    """What was changed, what was not, and the command that goes on."""
+    return _whole(applied, elapsed) if applied.is_whole else _partial(applied, page)
+
+
+def _whole(applied: Applied, elapsed: timedelta) -> str:
+    plan = applied.planned.plan
+    made = ((len(plan.authorities), "CA"), (len(plan.certificates), "certificate"))
+    parts = (
+        *(counted(number, what) for number, what in made if number),
+        counted(len({one.process for one in applied.processes}), "process", "processes"),
+        "0 failures",
+    )
+    return f"Applied in {took(elapsed)}: {', '.join(parts)}.\nNext: mtlsctl verify\n"
+
+
+def _partial(applied: Applied, page: Page) -> str:
+    failed = {one.process for one in applied.processes if one.status is Status.FAILED}
+    blocked = {one.process for one in applied.processes if one.status is Status.BLOCKED} - failed
+    text = f"{counted(len(failed), 'process', 'processes')} failed"
+    if blocked:
+        text += f", {counted(len(blocked), 'process', 'processes')} blocked by what they wait for"
+    sentence = f"{page.symbol('fail')} {text}. No declared call is broken: each of them runs its previous release."
+    lines = wrapped(sentence, width=page.width, first="", rest="  ")
+    lines += [f"  {one.process} in {one.wave}: {escaped(one.message)}" for one in _failures(applied)]
+    return "\n".join([*lines, "Run again: mtlsctl apply"]) + "\n"
+
+
+def _failures(applied: Applied) -> list[ProcessEvent]:
+    return [one for one in applied.processes if one.status is Status.FAILED]
+
+
+def applied_document(applied: Applied) -> dict[str, object]:
+    code = exit_code_of(applied)
+    return {
+        "format_version": "1.0",
+        "kind": "apply",
+        "tool_version": __version__,
+        "approved": applied.approved,
+        "operation": applied.operation,
+        "serial": applied.serial,
+        "fingerprint": applied.planned.plan.fingerprint,
+        "exit_code": code,
+        "run_again": code == PARTIAL,
+        "processes": [
+            {
+                "host": one.process.host,
+                "process": one.process.name,
+                "wave": str(one.wave),
+                "status": one.status.value,
+                "code": one.code or None,
+                "message": one.message,
+                "notes": list(one.notes),
+            }
+            for one in applied.processes
+        ],
+        "diagnostics": [],
+    }

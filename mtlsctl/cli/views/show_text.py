@@ -1,0 +1,136 @@
+"""What is live: of each instance its release, its certificate, whom it lets in and whom it calls."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from mtlsctl import __version__
+from mtlsctl.cli.views.page import Tone, columns, escaped, relative, shortened, stamp
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from mtlsctl.cli.views.page import Page
+    from mtlsctl.model.state import Live, State
+    from mtlsctl.store.port import JournalEntry
+
+
+def show_text(state: State, now: datetime, page: Page) -> str:
+    head = ["instance", "process", "release", "certificate", "ends", "lets in", "calls"]
+    rows = [_row(live, state, now) for _, live in sorted(state.live.items())]
+    if not rows:
+        return "Nothing is live yet. Next: mtlsctl plan\n"
+    lines = columns([head, *rows], indent="")
+    if not page.full and max(map(len, lines)) > page.width:
+        lines = columns([row[:2] + row[3:5] + [shortened(row[5], 24)] for row in (head, *rows)], indent="")
+    return "\n".join([page.paint(lines[0], Tone.BOLD), *lines[1:]]) + "\n"
+
+
+def _row(live: Live, state: State, now: datetime) -> list[str]:
+    recipe = live.recipe
+    credential = state.credentials.get(recipe.credential)
+    return [
+        str(recipe.instance),
+        recipe.process.name,
+        live.receipt.release,
+        "unknown" if credential is None else f"{credential.profile.authority}, {credential.serial[:8]}...",
+        "" if credential is None else relative(credential.not_after, now),
+        " ".join(caller for served in recipe.listeners for caller in served.callers) or "-",
+        " ".join(str(callee.listener) for callee in recipe.callees) or "-",
+    ]
+
+
+def show_document(state: State) -> dict[str, object]:
+    return {
+        "format_version": "1.0",
+        "kind": "show",
+        "tool_version": __version__,
+        "estate": state.estate,
+        "lineage": state.lineage,
+        "serial": state.serial,
+        "live": [_live(live, state) for _, live in sorted(state.live.items())],
+        "diagnostics": [],
+    }
+
+
+def _live(live: Live, state: State) -> dict[str, object]:
+    recipe = live.recipe
+    credential = state.credentials.get(recipe.credential)
+    return {
+        "instance": str(recipe.instance),
+        "host": recipe.process.host,
+        "process": recipe.process.name,
+        "runtime": recipe.runtime,
+        "release": live.receipt.release,
+        "release_digest": live.receipt.release_digest,
+        "recipe_digest": recipe.digest,
+        "files": [{"path": one.path, "sha256": one.sha256, "mode": f"{one.mode:04o}"} for one in live.receipt.files],
+        "listeners": [
+            {
+                "name": served.name,
+                "sockets": [{"address": socket.address, "port": socket.port} for socket in served.sockets],
+                "callers": list(served.callers),
+                "anchors": [str(anchor) for anchor in sorted(served.policy.anchors)],
+            }
+            for served in recipe.listeners
+        ],
+        "calls": [str(callee.listener) for callee in recipe.callees],
+        "certificate": None
+        if credential is None
+        else {
+            "serial": credential.serial,
+            "issuer": str(credential.profile.authority),
+            "names": list(credential.profile.presented_names),
+            "not_before": stamp(credential.not_before),
+            "not_after": stamp(credential.not_after),
+            "certificate_sha256": credential.certificate_sha256,
+        },
+    }
+
+
+def journal_line(entry: JournalEntry) -> str:
+    """One entry in one line: number, time, operation, event, detail."""
+    detail = " ".join(f"{key}={_plain(value)}" for key, value in sorted(entry.detail.items()))
+    return f"{entry.number:>6} {stamp(entry.at)} {entry.operation or '-'} {entry.event} {detail}".rstrip()
+
+
+def _plain(value: object) -> str:
+    text = escaped(value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), default=str))
+    return f'"{text}"' if " " in text or not text else text
+
+
+def journal_document(entry: JournalEntry) -> dict[str, object]:
+    return {
+        "number": entry.number,
+        "at": stamp(entry.at),
+        "operation": entry.operation,
+        "event": entry.event,
+        "detail": dict(entry.detail),
+        "digest": entry.digest,
+    }
+
+
+def saved_plan_text(document: Mapping[str, object]) -> str:
+    """A saved plan, read again from its file: access first, then each action in a line."""
+    plain: dict = dict(document)  # type: ignore[type-arg]  # a document whose checksum held
+    words = {"add": "may call", "change": "still may call", "remove": "may no longer call"}
+    signs = {"add": "+", "change": "~", "remove": "-"}
+    lines = [
+        f"Plan of {plain['estate']}, serial {plain['serial']}, made {plain['created_at']}, until {plain['expires_at']}",
+        f"Fingerprint  {plain['fingerprint']}",
+        "",
+        "Access changes",
+    ]
+    lines += [f"  {signs[one['op']]} {one['caller']} {words[one['op']]} {one['listener']}" for one in plain["grants"]]
+    lines += ["  none"] * (not plain["grants"])
+    lines += [f"  ! {one['code']} {escaped(one['summary'])}" for one in plain["risks"]]
+    lines += [
+        "",
+        "Actions",
+        *columns(
+            [[one["op"], one["id"], ", ".join(one.get("reasons", one.get("details", ())))] for one in plain["actions"]]
+        ),
+    ]
+    return "\n".join(lines) + "\n"

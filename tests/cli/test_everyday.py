@@ -1,0 +1,180 @@
+"""The everyday commands, one after the other, on a folder that stands for a host."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.cli.estate import INVENTORY, Estate
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def test_plan_apply_plan_leaves_nothing_to_do(estate: Estate) -> None:
+    assert "may call  schedule:18443" in estate.good("plan").out
+    assert "Applied in" in estate.good("apply", "--yes").out
+    assert estate.good("plan").out.startswith("Nothing to change. 3 services on 1 host match the inventory.")
+    assert "Next renewal: " in estate.good("plan").out
+    assert estate.good("apply", "--yes").out.startswith("Nothing to change.")
+
+
+def test_the_applied_files_prove_the_matrix(estate: Estate) -> None:
+    estate.good("apply", "--yes")
+    ran = estate.good("verify", "--embedded")
+    assert "0 contradictions, 0 inconclusive, 0 not probed" in ran.out
+    assert estate.good("verify", "--embedded", "-o", "json").json["summary"]["contradictions"] == 0
+
+
+def test_progress_is_on_standard_error_in_lines_for_logs(estate: Estate) -> None:
+    ran = estate.good("apply", "--yes")
+    line = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ here process=nginx wave=activate status=done.*"
+    assert any(re.fullmatch(line, one) for one in ran.err.splitlines())
+    assert "status=" not in ran.out
+
+
+def test_quiet_leaves_the_result_alone(estate: Estate) -> None:
+    ran = estate.good("apply", "--yes", "-q")
+    assert ran.err == ""
+    assert "Applied in" in ran.out
+
+
+def test_the_plan_points_at_the_line_that_causes_an_access_change(estate: Estate) -> None:
+    ran = estate.good("plan")
+    assert "inventories/calendar/inventory.yaml:6" in ran.out.partition("Certificates")[0]
+
+
+def test_a_saved_plan_is_applied_as_it_is_and_only_once(estate: Estate) -> None:
+    assert "Saved. Next: mtlsctl apply first.mtlsplan" in estate.good("plan", "--out", "first.mtlsplan").out
+    assert "may call" in estate.good("show", "first.mtlsplan").out
+    estate.good("apply", "first.mtlsplan")
+    again = estate.run("apply", "first.mtlsplan")
+    assert (again.code, "M5007" in again.err) == (6, True)
+
+
+def test_a_saved_plan_is_refused_when_the_inventory_moved(estate: Estate) -> None:
+    estate.good("plan", "--out", "first.mtlsplan")
+    estate.inventory.write_text(INVENTORY.replace("callers: [mail]", "callers: [mail, other]"))
+    ran = estate.run("apply", "first.mtlsplan")
+    assert ran.code == 6
+    assert "inventory: what it declares has changed" in ran.err
+    assert not (estate.folder / "out").exists()
+
+
+def test_the_expected_fingerprint_is_held_against_the_plan(estate: Estate) -> None:
+    fingerprint = estate.good("plan", "-o", "json").json["fingerprint"]
+    assert estate.run("apply", "--yes", "--expect-fingerprint", "mp1:0000-0000-0000").code == 6
+    assert estate.good("apply", "--yes", "--expect-fingerprint", fingerprint).code == 0
+
+
+def test_without_a_terminal_nothing_is_applied_unasked(estate: Estate) -> None:
+    ran = estate.run("apply")
+    assert (ran.code, "M9104" in ran.err, ran.out) == (64, True, "")
+
+
+def test_the_folder_can_be_named_and_flags_stand_anywhere(
+    estate: Estate, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert estate.run("-C", str(estate.folder), "plan", "--detailed-exitcode").code == 2
+    monkeypatch.chdir(tmp_path)
+    assert estate.run("plan", "--detailed-exitcode", f"--chdir={estate.folder}").code == 2
+
+
+def test_an_inventory_and_a_state_can_be_named(estate: Estate, tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(INVENTORY.replace("callers: [mail]", "callers: [other]"))
+    assert "other  may call" in estate.good("plan", "-i", str(other)).out
+    assert estate.run("plan", "--state", "sqlite:nowhere.db").code == 1
+    assert estate.good("plan", "--state", "sqlite:.mtlsctl/state.db").code == 0
+
+
+def test_show_status_journal_and_state_tell_what_is_live(estate: Estate) -> None:
+    assert "Nothing is live yet" in estate.good("show").out
+    estate.good("apply", "--yes")
+    assert "schedule@here" in estate.good("show").out
+    assert "ok 3   due 0   expired 0   orphaned 0" in estate.good("status").out
+    assert "operation closed" in estate.good("journal", "--last", "3").out
+    assert estate.good("state", "check").out == "✓ the state is sound\n"
+    assert "serial" in estate.good("state", "show").out
+    assert {one["instance"] for one in estate.good("show", "-o", "json").json["live"]} == {
+        "schedule@here",
+        "mail@here",
+        "other@here",
+    }
+
+
+def test_a_backup_is_made_once_and_restored_over_what_is_lost(estate: Estate, tmp_path: Path) -> None:
+    estate.good("apply", "--yes")
+    backup = tmp_path / "backup.db"
+    estate.good("state", "backup", str(backup))
+    assert backup.stat().st_mode & 0o777 == 0o600
+    assert estate.run("state", "backup", str(backup)).code == 1
+    for file in (estate.folder / ".mtlsctl").iterdir():
+        file.unlink()
+    assert estate.run("plan").code == 1
+    estate.good("state", "restore", str(backup))
+    assert estate.good("plan").out.startswith("Nothing to change.")
+
+
+def test_every_error_of_the_inventory_is_shown_at_once_with_its_place(estate: Estate) -> None:
+    estate.inventory.write_text(INVENTORY.replace("[mail]", "[mial]").replace("runtime: pem", "runtime: pme"))
+    ran = estate.run("validate")
+    assert ran.code == 7
+    assert "inventories/calendar/inventory.yaml:6:" in ran.out
+    assert "^^^^" in ran.out
+    assert "did you mean `mail`?" in ran.out
+    assert "2 errors in" in ran.out or "2 errors (" in ran.out
+
+
+def test_a_good_inventory_is_counted(estate: Estate) -> None:
+    assert estate.good("validate").out.rpartition("\n\n")[2].startswith("3 services, 1 host, 1 declared call: ")
+
+
+def test_an_orphan_or_a_host_without_plan_is_no_traceback_in_an_empty_folder(
+    estate: Estate, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    empty = tmp_path / "empty"
+    (empty / ".git").mkdir(parents=True)
+    monkeypatch.chdir(empty)
+    for command in ("plan", "validate", "verify", "apply"):
+        ran = estate.run(command, *(["--yes"] if command == "apply" else []))
+        assert (ran.code, "M9102" in ran.err) == (64, True)
+    assert estate.run("status").code == 1
+
+
+def test_nothing_secret_is_in_any_output_at_full_verbosity(estate: Estate) -> None:
+    key_file = next(Path(line.split()[-1]) for line in [estate.good("init", "-o", "json").json["key_place"]])
+    outputs = [
+        estate.run(*arguments)
+        for arguments in (
+            ("plan", "-vvv", "-o", "json"),
+            ("apply", "--yes", "-vvv"),
+            ("verify", "--embedded", "-o", "json"),
+            ("show", "-o", "json"),
+            ("status", "-o", "json"),
+            ("journal", "-o", "json"),
+        )
+    ]
+    said = "".join(ran.out + ran.err for ran in outputs)
+    leaves = [path.read_text() for path in (estate.folder / "out").rglob("*.key")]
+    assert leaves
+    assert key_file.read_bytes().hex() not in said
+    for leaf in leaves:
+        assert all(line not in said for line in leaf.splitlines()[1:-1])
+    assert "PRIVATE KEY" not in said
+
+
+def test_the_schema_of_the_plan_fits_the_plan(estate: Estate) -> None:
+    schema = estate.good("schema", "plan").json
+    document = estate.good("plan", "-o", "json").json
+    assert set(schema["required"]) == set(document)
+    assert json.loads(estate.good("schema").out)["$schema"].startswith("http://json-schema.org/draft-07")
+
+
+def test_runtimes_are_listed_and_linted(estate: Estate) -> None:
+    assert {one["name"] for one in estate.good("runtimes", "-o", "json").json["runtimes"]} >= {"nginx", "node", "pem"}
+    assert "nginx" in estate.good("runtimes").out
+    assert estate.run("runtimes", "lint", str(estate.folder)).code == 7
