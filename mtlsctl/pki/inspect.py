@@ -34,6 +34,7 @@ USAGE_OIDS = {
 }
 _UNREADABLE = (
     ValueError,
+    KeyError,  # an unknown string type in a name, in older releases of the library
     TypeError,
     UnsupportedAlgorithm,
     x509.DuplicateExtension,

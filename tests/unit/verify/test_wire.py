@@ -135,6 +135,7 @@ def test_what_is_served_as_expected_has_settled() -> None:
         (estate().schedule.sha256, frozenset({estate().social_ca.subject_der}), "1 that are expected are missing, 1"),
         (None, None, "nobody may be let in"),
     ],
+    ids=["another leaf", "other CAs", "anything at all"],
 )
 def test_what_is_not_served_as_expected_does_not_settle(
     sha256: str | None, names: frozenset[bytes] | None, complaint: str
