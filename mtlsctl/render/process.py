@@ -85,7 +85,13 @@ def _variables(process: ProcessId, members: Sequence[Member], doors: list[_Door]
 
 
 def _shared_sockets(doors: Iterable[_Door]) -> tuple[SharedSocketView, ...]:
-    protocols = {door.socket: door.listener.protocols for door in doors}
+    """Each socket once. Its protocols are those of all its doors: two may be in different waves of one tightening.
+
+    Before nginx 1.29.2 the default server's protocols count for every name of a port, so they cannot be the fewest.
+    """
+    protocols: dict[Socket, tuple[str, ...]] = {}
+    for door in doors:
+        protocols[door.socket] = tuple(sorted({*protocols.get(door.socket, ()), *door.listener.protocols}))
     return tuple(
         SharedSocketView(
             address=place_view(*socket).address,
@@ -109,18 +115,8 @@ def _door_conflicts(doors: Sequence[_Door]) -> Iterator[str]:
     for door in doors:
         by_port.setdefault(door.socket.port, []).append(door)
     for sharing in by_port.values():
-        yield from _protocol_conflicts(sharing)
         yield from _name_conflicts(sharing)
         yield from _hidden_doors(sharing)
-
-
-def _protocol_conflicts(doors: Sequence[_Door]) -> Iterator[str]:
-    """Before nginx 1.29.2 the default server's protocols count for every name of a port."""
-    first: dict[Socket, _Door] = {}
-    for door in doors:
-        other = first.setdefault(door.socket, door)
-        if other.listener.protocols != door.listener.protocols:
-            yield f"{other.service} and {door.service} ask for different protocols at {place(*door.socket)}"
 
 
 def _name_conflicts(doors: Sequence[_Door]) -> Iterator[str]:
