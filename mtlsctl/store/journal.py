@@ -84,4 +84,6 @@ def first_break(rows: Iterable[Row], *, start: Head, end: Head) -> str | None:
 
 
 def _digest(before: str, entry: tuple[int, str, str | None, str, str]) -> str:
-    return hashlib.sha256(canonical_json([before, *entry]).encode()).hexdigest()
+    """Over the entry before and every field of this one; the detail is canonical JSON already, on a line of its own."""
+    head = canonical_json([before, *entry[:-1]])
+    return hashlib.sha256(f"{head}\n{entry[-1]}".encode()).hexdigest()

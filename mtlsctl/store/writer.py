@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from mtlsctl.store.keysource import KeySource
     from mtlsctl.store.port import Intent, ReleaseRecord, SwitchRecord
 
+    Signed = tuple[AuthorityId, str, records.Subject, Mapping[str, object]]
+    """Issuer, serial and subject of a signature that was made, and what else its row says."""
+
 CLOCK_TOLERANCE = timedelta(minutes=5)
 """How far the clock may be behind the latest time on record: certificates are backdated by as much."""
 
@@ -147,55 +150,49 @@ class SqliteWriter(SqliteReader):
 
     def record_intents(self, intents: Sequence[Intent]) -> None:
         with self._writing() as transaction:
-            known = [one for one in intents if _is_on_record(transaction.connection, one)]
-            if known or len({(one.issuer, one.serial) for one in intents}) != len(intents):
-                raise StateError("a serial number would be used a second time by its CA", code=codes.SERIAL_REPEATED)
-            transaction.connection.executemany(
+            inserted = transaction.connection.executemany(
                 "INSERT INTO signatures (issuer_service, issuer_generation, serial, subject, common_name, not_after, "
-                "to_be_signed_sha256, operation) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "to_be_signed_sha256, operation) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
+                "ON CONFLICT (issuer_service, issuer_generation, serial) DO NOTHING",
                 [_intent_row(one, self._operation) for one in intents],
             )
-            for one in intents:
-                _give_out(transaction.connection, one.subject)
+            if inserted.rowcount != len(intents):
+                raise StateError("a serial number would be used a second time by its CA", code=codes.SERIAL_REPEATED)
+            _give_out(transaction.connection, [one.subject for one in intents])
             transaction.journal(Event.INTENDED, {"signatures": [_intent_detail(one) for one in intents]})
 
     def record_signing(self, intents: Sequence[Intent]) -> None:
         with self._writing() as transaction:
+            _step(transaction, [(*one.issuer, one.serial) for one in intents], "signing = 1", "NOT signing")
+            _extend_leaf_ends(transaction.connection, intents)
             for one in intents:
-                _step(transaction, one.issuer, one.serial, "signing = 1", "NOT signing")
-                _extend_leaf_end(transaction.connection, one)
                 transaction.journal(Event.SIGNING, _signature_detail(one.issuer, one.serial, one.subject))
 
     def record_probe_signed(self, intents: Sequence[Intent]) -> None:
         with self._writing() as transaction:
-            for one in intents:
-                _record_signed(transaction, one.issuer, one.serial, one.subject)
+            _record_signed(transaction, [(one.issuer, one.serial, one.subject, {}) for one in intents])
 
     def add_authority(self, authority: CertificationAuthority, certificate: bytes, key: Secret) -> None:
         encryption_key = self._encryption_key()
         sealed = sealing.seal(encryption_key, self._place(authority.id, authority.certificate_sha256), key)
         with self._writing() as transaction:
             self._remember_key(transaction.connection, encryption_key)
-            _record_signed(
-                transaction, authority.id, authority.serial, authority.id, certificate=authority.certificate_sha256
-            )
-            _keep_certificate(transaction.connection, authority.certificate_sha256, certificate)
+            made = {"certificate": authority.certificate_sha256}
+            _record_signed(transaction, [(authority.id, authority.serial, authority.id, made)])
+            _keep_certificates(transaction.connection, [(authority.certificate_sha256, certificate)])
             transaction.connection.execute(
                 "INSERT INTO authorities VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*_authority_row(authority), sealed)
             )
 
     def add_credentials(self, issued: Sequence[tuple[Credential, bytes]]) -> None:
+        signed = [
+            (one.profile.authority, one.serial, one.id, {"certificate": one.certificate_sha256}) for one, _ in issued
+        ]
         with self._writing() as transaction:
-            for credential, certificate in issued:
-                _record_signed(
-                    transaction,
-                    credential.profile.authority,
-                    credential.serial,
-                    credential.id,
-                    certificate=credential.certificate_sha256,
-                )
-                _keep_certificate(transaction.connection, credential.certificate_sha256, certificate)
-                _add_credential(transaction.connection, credential)
+            _record_signed(transaction, signed)
+            certificates = [(one.certificate_sha256, certificate) for one, certificate in issued]
+            _keep_certificates(transaction.connection, certificates)
+            _add_credentials(transaction.connection, [one for one, _ in issued])
 
     # Keys of authorities
 
@@ -345,11 +342,6 @@ def _close(transaction: Transaction, operation: str, outcome: Outcome) -> None:
     transaction.connection.execute("UPDATE meta SET serial = serial + 1")
 
 
-def _is_on_record(connection: sqlite3.Connection, intent: Intent) -> bool:
-    key = (*intent.issuer, intent.serial)
-    return connection.execute(f"SELECT 1 FROM signatures WHERE {_SIGNATURE}", key).fetchone() is not None  # noqa: S608
-
-
 def _intent_row(intent: Intent, operation: str | None) -> tuple[object, ...]:
     return (
         *intent.issuer,
@@ -375,54 +367,58 @@ def _signature_detail(issuer: AuthorityId, serial: str, subject: records.Subject
     return {"issuer": list(issuer), "serial": serial, "subject": records.subject_to_json(subject)}
 
 
-def _give_out(connection: sqlite3.Connection, subject: records.Subject) -> None:
+def _give_out(connection: sqlite3.Connection, subjects: Sequence[records.Subject]) -> None:
     """A number is given out once it is intended, so that what may have been signed never shares it."""
-    if isinstance(subject, AuthorityId):
-        connection.execute(
-            "INSERT INTO generations VALUES (?, ?) ON CONFLICT (service) DO UPDATE SET last = max(last, excluded.last)",
-            subject,
-        )
-    elif isinstance(subject, CredentialId):
-        connection.execute(
-            "INSERT INTO instances (service, host, last_sequence) VALUES (?, ?, ?) ON CONFLICT (service, host) "
-            "DO UPDATE SET last_sequence = max(last_sequence, excluded.last_sequence)",
-            (*subject.instance, subject.sequence),
-        )
-
-
-def _extend_leaf_end(connection: sqlite3.Connection, intent: Intent) -> None:
-    """The CA's key is needed, and its certificate trusted, until the last leaf that it may have signed ends."""
-    if intent.subject != intent.issuer:
-        connection.execute(
-            "INSERT INTO leaf_ends VALUES (?, ?, ?) ON CONFLICT (service, generation) "
-            "DO UPDATE SET last = max(last, excluded.last)",
-            (*intent.issuer, records.time_to_text(intent.not_after)),
-        )
-
-
-def _record_signed(
-    transaction: Transaction, issuer: AuthorityId, serial: str, subject: records.Subject, **more: object
-) -> None:
-    _step(transaction, issuer, serial, "signed = 1", "signing AND NOT signed")
-    transaction.journal(Event.SIGNED, {**_signature_detail(issuer, serial, subject), **more})
-
-
-def _step(transaction: Transaction, issuer: AuthorityId, serial: str, change: str, where: str) -> None:
-    done = transaction.connection.execute(
-        f"UPDATE signatures SET {change} WHERE {_SIGNATURE} AND {where}",  # noqa: S608  our own words
-        (*issuer, serial),
+    connection.executemany(
+        "INSERT INTO generations VALUES (?, ?) ON CONFLICT (service) DO UPDATE SET last = max(last, excluded.last)",
+        [one for one in subjects if isinstance(one, AuthorityId)],
     )
-    if done.rowcount != 1:
+    connection.executemany(
+        "INSERT INTO instances (service, host, last_sequence) VALUES (?, ?, ?) ON CONFLICT (service, host) "
+        "DO UPDATE SET last_sequence = max(last_sequence, excluded.last_sequence)",
+        [(*one.instance, one.sequence) for one in subjects if isinstance(one, CredentialId)],
+    )
+
+
+def _extend_leaf_ends(connection: sqlite3.Connection, intents: Sequence[Intent]) -> None:
+    """The CA's key is needed, and its certificate trusted, until the last leaf that it may have signed ends."""
+    ends: dict[AuthorityId, datetime] = {}
+    for one in intents:
+        if one.subject != one.issuer:
+            ends[one.issuer] = max(one.not_after, ends.get(one.issuer, one.not_after))
+    connection.executemany(
+        "INSERT INTO leaf_ends VALUES (?, ?, ?) ON CONFLICT (service, generation) "
+        "DO UPDATE SET last = max(last, excluded.last)",
+        [(*issuer, records.time_to_text(end)) for issuer, end in ends.items()],
+    )
+
+
+def _record_signed(transaction: Transaction, signed: Sequence[Signed]) -> None:
+    keys = [(*issuer, serial) for issuer, serial, _, _ in signed]
+    _step(transaction, keys, "signed = 1", "signing AND NOT signed")
+    for issuer, serial, subject, more in signed:
+        transaction.journal(Event.SIGNED, {**_signature_detail(issuer, serial, subject), **more})
+
+
+def _step(transaction: Transaction, keys: Sequence[tuple[str, int, str]], change: str, where: str) -> None:
+    """Take every signature one step on, or none."""
+    done = transaction.connection.executemany(
+        f"UPDATE signatures SET {change} WHERE {_SIGNATURE} AND {where}",  # noqa: S608  our own words
+        keys,
+    )
+    if keys and done.rowcount != len(keys):
         raise StateError(
-            f"the signature {serial} of {issuer} is not on record as the step before this one",
+            "a signature is not on record as the step before this one",
             code=codes.SIGNATURE_ORDER,
+            notes=[f"among them {serial} of {service} CA g{generation}" for service, generation, serial in keys[:1]],
         )
 
 
-def _keep_certificate(connection: sqlite3.Connection, sha256: str, certificate: bytes) -> None:
-    if hashlib.sha256(certificate).hexdigest() != sha256:
-        raise StateError(f"the bytes of the certificate {sha256} are others", code=codes.SIGNATURE_ORDER)
-    connection.execute("INSERT INTO certificates VALUES (?, ?)", (sha256, certificate))
+def _keep_certificates(connection: sqlite3.Connection, certificates: Sequence[tuple[str, bytes]]) -> None:
+    for sha256, certificate in certificates:
+        if hashlib.sha256(certificate).hexdigest() != sha256:
+            raise StateError(f"the bytes of the certificate {sha256} are others", code=codes.SIGNATURE_ORDER)
+    connection.executemany("INSERT INTO certificates VALUES (?, ?)", certificates)
 
 
 def _authority_row(authority: CertificationAuthority) -> tuple[object, ...]:
@@ -437,27 +433,30 @@ def _authority_row(authority: CertificationAuthority) -> tuple[object, ...]:
     )
 
 
-def _add_credential(connection: sqlite3.Connection, credential: Credential) -> None:
-    instance, sequence = credential.id
-    connection.execute(
+def _add_credentials(connection: sqlite3.Connection, credentials: Sequence[Credential]) -> None:
+    connection.executemany(
         "INSERT INTO credentials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            *instance,
-            sequence,
-            *credential.profile.authority,
-            credential.serial,
-            records.time_to_text(credential.not_before),
-            records.time_to_text(credential.not_after),
-            credential.certificate_sha256,
-            credential.spki_sha256,
-            records.certificate_profile_to_text(credential.profile),
-        ),
+        [_credential_row(one) for one in credentials],
     )
-    connection.execute(
+    connection.executemany(
         "INSERT INTO instances (service, host, last_sequence, newest) VALUES (?1, ?2, ?3, ?3) "
         "ON CONFLICT (service, host) DO UPDATE SET last_sequence = max(last_sequence, excluded.last_sequence), "
         "newest = max(coalesce(newest, 0), excluded.newest), key_missing = 0",
-        (*instance, sequence),
+        [(*one.id.instance, one.id.sequence) for one in credentials],
+    )
+
+
+def _credential_row(credential: Credential) -> tuple[object, ...]:
+    return (
+        *credential.id.instance,
+        credential.id.sequence,
+        *credential.profile.authority,
+        credential.serial,
+        records.time_to_text(credential.not_before),
+        records.time_to_text(credential.not_after),
+        credential.certificate_sha256,
+        credential.spki_sha256,
+        records.certificate_profile_to_text(credential.profile),
     )
 
 
