@@ -75,7 +75,7 @@ def verify(
         state = store.snapshot()
         applied = AppliedFiles.read(workspace, state)
         crafted = _craft(store, state, chosen, workspace, lock_timeout_seconds)
-        source = _Identities(store=store, state=state, applied=applied, crafted=crafted)
+        source = _Identities(store=store, state=state, applied=applied, crafted=crafted, embedded=embedded)
         with _places(applied, state, embedded=embedded) as connect:
             outcomes = run_probes(chosen, source, connect=connect, timeout_seconds=timeout_seconds)
     return VerifyReport(
@@ -221,6 +221,7 @@ class _Identities:
     state: State
     applied: AppliedFiles
     crafted: Mapping[tuple[Presented, InstanceId], Identity | NotProbed]
+    embedded: bool
     lock: Lock = field(default_factory=Lock)
 
     def identity(self, probe: Probe) -> Identity | NotProbed | None:
@@ -232,6 +233,9 @@ class _Identities:
         return self.crafted[probe.presented, probe.caller]
 
     def anchors(self, probe: Probe) -> bytes | NotProbed:
+        door = self.applied.of(probe.endpoint.instance) if self.embedded else None
+        if isinstance(door, NotProbed):
+            return door
         if probe.caller is not None and probe.expected is Expectation.ALLOWED:
             files = self.applied.of(probe.caller)
             path = f"servers/{bundle_name(probe.listener)}.pem"

@@ -106,10 +106,15 @@ def _partial(applied: Applied, page: Page) -> str:
     text = f"{counted(len(failed), 'process', 'processes')} failed"
     if blocked:
         text += f", {counted(len(blocked), 'process', 'processes')} blocked by what they wait for"
-    sentence = f"{page.symbol('fail')} {text}. No declared call is broken: each of them runs its previous release."
+    sentence = f"{page.symbol('fail')} {text}. Each of them serves what it served before, unless it says otherwise."
     lines = wrapped(sentence, width=page.width, first="", rest="  ")
-    lines += [f"  {one.process} in {one.wave}: {escaped(one.message)}" for one in _failures(applied)]
+    lines += [f"  {one.process} in {one.wave}: {escaped(_said(one))}" for one in _failures(applied)]
     return "\n".join([*lines, "Run again: mtlsctl apply"]) + "\n"
+
+
+def _said(event: ProcessEvent) -> str:
+    """The message without the process that many of them begin with."""
+    return event.message.removeprefix(f"{event.process}: ")
 
 
 def _failures(applied: Applied) -> list[ProcessEvent]:
