@@ -37,6 +37,8 @@ _UNSEEN = (
 )
 _UNSEEN_ASCII = bytes({*range(32), 127} - {9, 10, 13})
 _TAB = r"(?m)^ *\t"
+_DIRECTIVE = re.compile(r"(?m)^%(?!YAML 1\.2[ \r]*$)")
+"""Refused before the parser sees them: libyaml compares each tag directive with all before it."""
 _ENCODINGS = ((codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"))
 
 
@@ -158,6 +160,10 @@ def _is_clean(text: str, start: Place, problems: Problems) -> bool:
         clean = False
         at = start + found.end() - 1
         problems.add(codes.TAB, "a tab stands in the indentation", at, help="indent with spaces")
+    if directive := _DIRECTIVE.search(text):
+        clean = False
+        message = "directives are not part of the language; an inventory is YAML 1.2"
+        problems.add(codes.TAG, message, start + directive.start())
     return clean
 
 
@@ -331,8 +337,6 @@ class _Builder:
     def _document(self, event: Any) -> None:
         at = self._start + event.start_mark.index
         self._documents += 1
-        if event.tags or (event.version is not None and event.version != (1, 2)):
-            self._refuse(codes.TAG, "directives are not part of the language; an inventory is YAML 1.2", at)
         if self._documents > 1:
             self._refuse(
                 codes.SEVERAL_DOCUMENTS,
