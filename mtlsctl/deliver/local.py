@@ -74,6 +74,10 @@ class LocalTransport:
         self._check_deadline = check_deadline_seconds
         self._reload_deadline = reload_deadline_seconds
 
+    def shown(self, path: str) -> str:
+        """See `Transport.shown`."""
+        return self._tree.shown(path)
+
     # keys
 
     def put_key(self, service: str, spki_sha256: str, key: Secret) -> None:
@@ -113,7 +117,9 @@ class LocalTransport:
     def stage(self, release: StagedRelease) -> None:
         """See `Transport.stage`."""
         if self.has_release(release.service, release.release):
-            return
+            if self._holds(release):
+                return
+            self.delete_releases(release.service, [release.release])
         path = PurePosixPath(partial_folder(release.service, release.release))
         with self._tree.step("stage the release in", path), self._tree.folder(path.parent, create=True) as releases:
             tree.remove_below(releases, path.name)
@@ -126,6 +132,11 @@ class LocalTransport:
             os.rename(path.name, release.release, src_dir_fd=releases, dst_dir_fd=releases)
             tree.sync(releases)
             reach("stage.renamed")
+
+    def _holds(self, release: StagedRelease) -> bool:
+        found = self.read_release(release.service, release.release)
+        has_key = found.pop(KEY_FILE, None) is not None
+        return has_key and found == {file.path: (file.content, file.mode) for file in release.files}
 
     def _fill(self, releases: int, path: PurePosixPath, release: StagedRelease) -> None:
         tree.make_folder(releases, path.name, 0o700)
@@ -193,8 +204,11 @@ class LocalTransport:
     def delete_service(self, service: str) -> None:
         """See `Transport.delete_service`."""
         path = _service_path(service)
+        # No service's name holds a dot, so nothing of another service can be in the way.
+        names = (service, service + ".deleted")
         with self._tree.step("delete", path), suppress(FileNotFoundError), self._tree.folder(path.parent) as folder:
-            # No service's name holds a dot, so nothing of another service can be in the way.
+            if all(tree.kind_of(folder, name) is None for name in names):
+                return
             _rename_away(folder, service, service + ".deleted")
             tree.sync(folder)
             tree.remove_below(folder, service + ".deleted")

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     Inspect = Callable[[str, str, dict[str, tuple[bytes, int]]], None]
     """(service, release, path -> (bytes, mode)) as read back from the host; raises when they do not hold together."""
 
+RELOAD_REFUSED = frozenset({"M4202", "M4203"})
+"""Codes of a process that was not signalled, or was and kept what it had."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Switch:
@@ -112,7 +115,7 @@ def _current(transport: Transport, switch: Switch) -> Pointer | None:
     if (None if found is None else pointer_sha256(found)) != switch.expected_before:
         what = "already exists" if switch.expected_before is None else "was edited since it was last applied"
         raise DeliveryError(
-            f"{switch.process}: {switch.pointer_path} {what}; nothing was overwritten",
+            f"{switch.process}: {transport.shown(switch.pointer_path)} {what}; nothing was overwritten",
             code="M4105",
             help="move it away if it is not needed, then plan again",
         )
@@ -148,14 +151,27 @@ def _put_back(
         if transport.read_pointer(switch.pointer_path) != previous:
             _point(transport, previous, switch.pointer_path)
             reach("back.renamed")
-            note = transport.reload(verbs.reload, program=verbs.program, process=switch.process.name)
+            note = _reload_back(transport, switch, verbs, cause)
             reach("back.reloaded")
             if note is None:
                 verbs.settle_back()
     except Exception as error:
-        raise _degraded(switch, cause, error) from error
+        raise _degraded(switch, transport.shown(switch.pointer_path), cause, error) from error
     journal.switched_back()
     reach("back.recorded")
+
+
+def _reload_back(transport: Transport, switch: Switch, verbs: Verbs, cause: Exception) -> str | None:
+    """Reload once more. A process that refused the first reload never left the old configuration: it may refuse again.
+
+    That is no degradation: what it serves is still to be looked at, so None is given as after a reload.
+    """
+    try:
+        return transport.reload(verbs.reload, program=verbs.program, process=switch.process.name)
+    except DeliveryError:
+        if isinstance(cause, DeliveryError) and cause.code in RELOAD_REFUSED:
+            return None
+        raise
 
 
 def _rolled_back(switch: Switch, cause: Exception) -> DeliveryError:
@@ -168,10 +184,10 @@ def _rolled_back(switch: Switch, cause: Exception) -> DeliveryError:
     )
 
 
-def _degraded(switch: Switch, cause: Exception, error: Exception) -> DeliveryError:
+def _degraded(switch: Switch, path: str, cause: Exception, error: Exception) -> DeliveryError:
     return DeliveryError(
         f"{switch.process} is degraded: the switch failed and so did putting back what was there",
         code="M4108",
         notes=(f"the switch: {cause}", f"putting back: {error}"),
-        help=f"look at {switch.pointer_path} and at the process's log, then run the same command again",
+        help=f"look at {path} and at the process's log, then run the same command again",
     )

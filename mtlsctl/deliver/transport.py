@@ -20,6 +20,9 @@ class Transport(Protocol):
     DeliveryError, naming the path and the step, and leaves what was there before.
     """
 
+    def shown(self, path: str) -> str:
+        """A path of the host as a person finds it from here."""
+
     def put_key(self, service: str, spki_sha256: str, key: Secret) -> None:
         """Keep a key born for this host, 0600 in a 0700 folder, named by its public key; idempotent."""
 
@@ -27,7 +30,10 @@ class Transport(Protocol):
         """Whether the key is there to be carried into a release."""
 
     def stage(self, release: StagedRelease) -> None:
-        """Write `<release>.partial`, link its key, sync, rename; a whole release of that name is left as it is."""
+        """Write `<release>.partial`, link its key, sync, rename to its name.
+
+        A release of that name that holds just these files is left as it is; one that was altered makes way.
+        """
 
     def read_release(self, service: str, release: str) -> dict[str, tuple[bytes, int]]:
         """Path below the release -> (bytes, mode), read back without following symlinks; the key's bytes included."""

@@ -69,7 +69,7 @@ class Recipe:
     listeners: tuple[ServedListener, ...] = ()
     callees: tuple[Callee, ...] = ()
     settings: tuple[tuple[str, SettingValue], ...] = ()
-    _digest: list[str] = field(default_factory=list, compare=False, repr=False)
+    _digest: list[str] = field(default_factory=list, compare=False, repr=False, init=False)
 
     @property
     def digest(self) -> str:

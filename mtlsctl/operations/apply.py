@@ -9,7 +9,7 @@ from mtlsctl.deliver.layout import RELEASES_KEPT
 from mtlsctl.errors import PlanRefused
 from mtlsctl.failpoints import reach
 from mtlsctl.model.plan import Op
-from mtlsctl.model.topology import SshHost
+from mtlsctl.model.topology import DirectoryHost, SshHost
 from mtlsctl.operations.executor import Executor, live_members
 from mtlsctl.operations.issue import issue_certificates, make_authorities, request_keys
 from mtlsctl.operations.observe import hosts_of, look_at_hosts
@@ -23,7 +23,7 @@ from mtlsctl.planner.plan import make_plan
 from mtlsctl.store.port import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from mtlsctl.deliver.transport import Transport
     from mtlsctl.errors import MtlsctlError
@@ -79,15 +79,18 @@ def apply(workspace: Workspace, wishes: Wishes) -> Applied:
         store.lock(command="apply", timeout_seconds=wishes.lock_timeout_seconds) as writer,
     ):
         hosts = hosts_of(inventory, writer.snapshot())
-        for noticed in look_at_hosts(writer, hosts, workspace.runtimes, workspace.transport_to, workspace.clock):
+        for noticed in look_at_hosts(
+            writer, inventory, hosts, workspace.catalog, workspace.transport_to, workspace.clock
+        ):
             wishes.report(noticed)
         planned = _plan_again(workspace, loaded, writer, wishes)
         _refuse_ssh(planned.plan, hosts)
+        run = _Run(workspace=workspace, wishes=wishes, writer=writer, planned=planned, hosts=hosts)
         if not planned.plan.has_changes:
-            return _nothing_to_do(planned, writer)
+            return run.end_what_is_open()
         if not wishes.approve(planned):
             return Applied(planned=planned, approved=False, operation=None, serial=planned.state.serial)
-        return _Run(workspace=workspace, wishes=wishes, writer=writer, planned=planned, hosts=hosts).go()
+        return run.go()
 
 
 def _plan_again(workspace: Workspace, loaded: LoadedInventory, writer: StateWriter, wishes: Wishes) -> Planned:
@@ -113,14 +116,6 @@ def _refuse_ssh(plan: Plan, hosts: Mapping[str, Host]) -> None:
         raise not_over_ssh_yet(over_ssh)
 
 
-def _nothing_to_do(planned: Planned, writer: StateWriter) -> Applied:
-    """Nothing changes; an operation that was left open is ended by one that does nothing."""
-    if planned.state.interrupted is not None:
-        writer.open_operation("apply")
-        writer.close_operation(Outcome.DONE)
-    return Applied(planned=planned, approved=True, operation=None, serial=writer.snapshot().serial)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Run:
     """One operation, from its opening to its end."""
@@ -132,10 +127,15 @@ class _Run:
     hosts: Mapping[str, Host]
 
     def go(self) -> Applied:
+        plan = self.planned.plan
+        if plan.authorities or plan.certificates:
+            self.writer.unlock()  # a wrong encryption key is found before anything is begun
+        is_left_undone = self._is_left_undone()
         operation = self.writer.open_operation("apply")
         reach("operation.opened")
         try:
             events = self._issue_and_publish()
+            self._tidy(self._transports(self._hosts_to_tidy(everywhere=is_left_undone)))
         except BaseException:
             self.writer.close_operation(Outcome.FAILED)
             raise
@@ -150,9 +150,27 @@ class _Run:
             processes=events,
         )
 
+    def end_what_is_open(self) -> Applied:
+        """Nothing changes; what an operation that ended early did not come to (old releases and keys) is done here."""
+        if self._is_left_undone():
+            self.writer.open_operation("apply")
+            self._tidy(self._transports(self._hosts_to_tidy(everywhere=True)))
+            self.writer.close_operation(Outcome.DONE)
+        return Applied(planned=self.planned, approved=True, operation=None, serial=self.writer.snapshot().serial)
+
+    def _is_left_undone(self) -> bool:
+        """Whether the operation before this one did not end as it should."""
+        return any(one.outcome is not Outcome.DONE for one in self.writer.operations(limit=1))
+
+    def _hosts_to_tidy(self, *, everywhere: bool) -> set[str]:
+        """Those that this plan touches; all that can be reached after an operation that ended early."""
+        touched = {process.host for process in self.planned.plan.processes}
+        inhabited = {instance.host for instance in self.planned.state.live} if everywhere else set()
+        return touched | {name for name in inhabited if isinstance(self.hosts[name], DirectoryHost)}
+
     def _issue_and_publish(self) -> tuple[ProcessEvent, ...]:
         plan = self.planned.plan
-        transports = self._transports()
+        transports = self._transports({process.host for process in plan.processes})
         self.writer.record_hosts([self.hosts[name] for name in sorted(transports)])
         unfit = self._issue(transports)
         fit = [step for step in plan.steps if step.id.instance not in unfit]
@@ -166,6 +184,7 @@ class _Run:
             transports=transports,
             pointers=dict(state.pointers),
             clock=self.workspace.clock,
+            presented=frozenset(live.recipe.credential for live in state.live.values()),
         )
         executor = Executor(
             publication=publication,
@@ -175,12 +194,10 @@ class _Run:
             members=live_members(state),
         )
         executor.run(plan.steps, unfit)
-        self._tidy(transports)
         return tuple(executor.events)
 
-    def _transports(self) -> dict[str, Transport]:
-        touched = sorted({process.host for process in self.planned.plan.processes})
-        return {name: self.workspace.transport_to(self.hosts[name]) for name in touched}
+    def _transports(self, names: Iterable[str]) -> dict[str, Transport]:
+        return {name: self.workspace.transport_to(self.hosts[name]) for name in sorted(names)}
 
     def _issue(self, transports: Mapping[str, Transport]) -> dict[InstanceId, MtlsctlError]:
         """CAs, then key requests, then leaves; gives the instances for which no key could be had."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from mtlsctl.errors import MtlsctlError
+from mtlsctl.errors import MtlsctlError, StateError, StateLocked
 from mtlsctl.operations.progress import ProcessEvent, Status
 from mtlsctl.operations.releases import Member
 
@@ -22,10 +23,17 @@ if TYPE_CHECKING:
     from mtlsctl.operations.publication import Publication
     from mtlsctl.operations.releases import Rendered
 
+HANDOVER_SECONDS = 1.5
+"""How long a call may be under way that began before its caller's switch: a lost SYN alone costs a second (RFC 6298
+section 2), and a server may be busy for a moment. It shows and believes what the caller had when it began."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Executor:
-    """Publishes steps in waves. `lost` are steps that failed or wait for one that did."""
+    """Publishes steps in waves. `lost` are steps that failed or wait for one that did.
+
+    `done_at` says when each step was done, in seconds of the monotonic clock.
+    """
 
     publication: Publication
     rendered: Mapping[StepId, Rendered]
@@ -33,6 +41,7 @@ class Executor:
     report: Callable[[Event], None]
     members: dict[ProcessId, dict[InstanceId, Member]]
     lost: set[StepId] = field(default_factory=set)
+    done_at: dict[StepId, float] = field(default_factory=dict)
     events: list[ProcessEvent] = field(default_factory=list)
 
     def run(self, steps: Sequence[Step], unfit: Mapping[InstanceId, MtlsctlError]) -> None:
@@ -58,13 +67,24 @@ class Executor:
     def _publish(self, process: ProcessId, wave: Wave, steps: Sequence[Step]) -> None:
         self._say(process, wave, Status.STARTED, steps)
         after, releases = self._after(process, steps), self._rendered(steps)
+        if self.publication.is_reloaded(process, after, _leaving(steps)):
+            self._await_calls(steps)
         try:
             notes = self.publication.publish(process, after, releases, _leaving(steps))
+        except (StateError, StateLocked):
+            raise  # what cannot be recorded must not go on, here or on any other host
         except MtlsctlError as error:
             self._without_the_guilty(process, wave, steps, error)
         else:
             self.members[process] = after
+            self.done_at.update(dict.fromkeys((step.id for step in steps), time.monotonic()))
             self._say(process, wave, Status.DONE, steps, notes=notes)
+
+    def _await_calls(self, steps: Sequence[Step]) -> None:
+        """What began before its caller's switch arrives first: this process may be about to refuse it."""
+        switched = [self.done_at[one] for step in steps for one in _callers_waited_for(step) if one in self.done_at]
+        if switched:
+            time.sleep(max(0.0, max(switched) + HANDOVER_SECONDS - time.monotonic()))
 
     def _without_the_guilty(self, process: ProcessId, wave: Wave, steps: Sequence[Step], error: MtlsctlError) -> None:
         """When leaving one instance out makes the check pass, only that one fails and the others go on."""
@@ -76,11 +96,15 @@ class Executor:
         self._publish(process, wave, [step for step in steps if step is not guilty])
 
     def _guilty(self, process: ProcessId, steps: Sequence[Step]) -> Step | None:
-        for step in steps:
-            others = [one for one in steps if one is not step]
-            if self.publication.would_pass(process, self._after(process, others), self._rendered(others)):
-                return step
-        return None
+        """Nobody, when all of them pass together: then it was the switch, the reload or what is served."""
+        if self._would_pass(process, steps):
+            return None
+        return next(
+            (step for step in steps if self._would_pass(process, [one for one in steps if one is not step])), None
+        )
+
+    def _would_pass(self, process: ProcessId, steps: Sequence[Step]) -> bool:
+        return self.publication.would_pass(process, self._after(process, steps), self._rendered(steps))
 
     def _after(self, process: ProcessId, steps: Iterable[Step]) -> dict[InstanceId, Member]:
         """What the process names once these steps are done."""
@@ -140,6 +164,14 @@ class Executor:
         if status is not Status.STARTED:
             self.events.append(event)
         self.report(event)
+
+
+def _callers_waited_for(step: Step) -> list[StepId]:
+    """Of what a step waits for, the steps of those that call it; of a removal all, since they have stopped calling."""
+    if step.recipe is None:
+        return list(step.waits_for)
+    callers = {caller for served in step.recipe.listeners for caller in served.callers}
+    return [one for one in step.waits_for if one.instance.service in callers]
 
 
 def _leaving(steps: Iterable[Step]) -> list[InstanceId]:

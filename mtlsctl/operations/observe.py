@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mtlsctl.deliver.layout import pointer_sha256
-from mtlsctl.errors import DeliveryError
-from mtlsctl.model.runtime import Reload
 from mtlsctl.model.topology import DirectoryHost
+from mtlsctl.operations.interrupted import settle_interrupted
 from mtlsctl.operations.progress import Noticed
-from mtlsctl.operations.publication import SETTLE_SECONDS, make_receipt
+from mtlsctl.operations.publication import make_receipt
 from mtlsctl.operations.releases import pointer_path
-from mtlsctl.operations.settle import served_by
 from mtlsctl.planner.lifecycle import newest_credentials
 from mtlsctl.store.port import SwitchRecord
-from mtlsctl.verify.wire import await_served
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +20,7 @@ if TYPE_CHECKING:
     from mtlsctl.model.runtime import Runtime
     from mtlsctl.model.state import Live, State
     from mtlsctl.model.topology import Host, InstanceId, Inventory, ProcessId
+    from mtlsctl.render.catalog import RuntimeFolder
     from mtlsctl.store.port import StateWriter
 
 
@@ -34,73 +31,48 @@ def hosts_of(inventory: Inventory, state: State) -> dict[str, Host]:
 
 def look_at_hosts(
     writer: StateWriter,
+    inventory: Inventory,
     hosts: Mapping[str, Host],
-    runtimes: Mapping[str, Runtime],
+    catalog: Mapping[str, RuntimeFolder],
     transport_to: Callable[[Host], Transport],
     clock: Callable[[], datetime],
 ) -> list[Noticed]:
     """Bring the state in line with what directory hosts hold; hosts over SSH are not looked at yet.
 
     An open switch is recorded as done or undone by what its pointer says; releases and keys that are gone are made
-    anew by the plan that follows. Raises DeliveryError when a pointer says neither.
+    anew by the plan that follows; what a removal left behind is deleted. Raises DeliveryError when a pointer says
+    neither, or its process serves neither.
     """
     transports = {name: transport_to(host) for name, host in hosts.items() if isinstance(host, DirectoryHost)}
-    noticed = [
-        Noticed(at=clock(), message=_settle(writer, switch, hosts[switch.process.host], runtimes, transport))
-        for switch in writer.open_switches()
-        if (transport := transports.get(switch.process.host)) is not None
-    ]
+    messages = settle_interrupted(writer, hosts, catalog, transports)
     state = writer.snapshot()
+    runtimes = {name: folder.runtime for name, folder in catalog.items()}
     for process, instances in _by_process(state).items():
         if process.host in transports:
-            messages = _compare(writer, state, process, instances, runtimes, transports[process.host])
-            noticed.extend(Noticed(at=clock(), message=message) for message in messages)
-    return noticed
+            messages += _compare(writer, state, process, instances, runtimes, transports[process.host])
+    messages += _missing_keys(writer, state, inventory, transports)
+    _delete_left_over(writer, inventory, hosts, transports)
+    return [Noticed(at=clock(), message=message) for message in messages]
 
 
-def _settle(
-    writer: StateWriter, switch: SwitchRecord, host: Host, runtimes: Mapping[str, Runtime], transport: Transport
-) -> str:
-    """Record how an interrupted switch ended; one that had reached its rename is finished."""
-    runtime = runtimes[_runtime_of(switch, writer.snapshot())]
-    pointer = transport.read_pointer(pointer_path(runtime, switch.process))
-    found = pointer_sha256(pointer) if pointer else None
-    if found == switch.after:
-        _finish(writer, switch, host, runtime, transport)
-        return f"{switch.process}: an interrupted switch had taken place and is finished"
-    if found == switch.before:
-        writer.record_switched_back(switch)
-        return f"{switch.process}: an interrupted switch had not taken place"
-    raise DeliveryError(
-        f"{switch.process}: {pointer_path(runtime, switch.process)} holds neither what an interrupted apply found "
-        "nor what it was to write",
-        code="M4105",
-        help="put back one of the two, or move it away, then run the same command again",
-    )
+def _delete_left_over(
+    writer: StateWriter, inventory: Inventory, hosts: Mapping[str, Host], transports: Mapping[str, Transport]
+) -> None:
+    """Keys and releases of instances that are gone: an apply may have ended after the switch that dropped them."""
+    state = writer.snapshot()
+    needed = {*state.live, *inventory.instances()}
+    taken = {(_folder_of(hosts[one.host]), one.service) for one in needed if one.host in hosts}
+    for instance in sorted(state.sequences.keys() - needed):
+        host = hosts.get(instance.host)
+        if host is not None and instance.host in transports and (_folder_of(host), instance.service) not in taken:
+            if instance not in state.keys_missing:
+                writer.record_key_missing(instance)
+            transports[instance.host].delete_service(instance.service)
 
 
-def _runtime_of(switch: SwitchRecord, state: State) -> str:
-    for record in switch.releases:
-        return record.recipe.runtime
-    return next(state.live[instance].recipe.runtime for instance in switch.removed)
-
-
-def _finish(writer: StateWriter, switch: SwitchRecord, host: Host, runtime: Runtime, transport: Transport) -> None:
-    receipts = {
-        record.recipe.instance: make_receipt(
-            record.release,
-            record.release_digest,
-            transport.read_release(record.recipe.instance.service, record.release),
-        )
-        for record in switch.releases
-    }
-    refused = transport.reload(runtime.reload, program=runtime.process, process=switch.process.name)
-    if refused is None and runtime.reload is not Reload.NONE:
-        recipes = [record.recipe for record in switch.releases]
-        await_served(served_by(recipes, host, writer.snapshot(), writer), deadline_seconds=SETTLE_SECONDS)
-    writer.record_switched(switch, receipts)
-    for instance in switch.removed:
-        transport.delete_service(instance.service)
+def _folder_of(host: Host) -> str:
+    """Two names for one folder are one place: a host that was renamed keeps what the new name needs."""
+    return host.directory if isinstance(host, DirectoryHost) else host.name
 
 
 def _by_process(state: State) -> dict[ProcessId, dict[InstanceId, Live]]:
@@ -127,20 +99,35 @@ def _compare(
         )
         writer.record_switch_intended(gone)
         writer.record_switched(gone, {})
-        yield f"{process}: {path} is gone; everything that it named is made anew"
+        yield f"{process}: {transport.shown(path)} is gone; everything that it named is made anew"
         instances = {}
     for instance, live in instances.items():
-        if not transport.has_release(instance.service, live.receipt.release):
+        damage = _damage(transport, instance, live)
+        if damage is not None:
             writer.record_gone(instance)
-            yield f"{instance}: its release is gone; it is made anew"
-    yield from _missing_keys(writer, state, process, transport)
+            yield f"{instance}: its release {damage}; it is made anew"
 
 
-def _missing_keys(writer: StateWriter, state: State, process: ProcessId, transport: Transport) -> Iterator[str]:
-    """Keys that the newest credentials of this process's instances need and that are not there to be carried."""
+def _damage(transport: Transport, instance: InstanceId, live: Live) -> str | None:
+    """What is wrong with a live release on its host, file by file against its receipt; None when nothing is."""
+    receipt = live.receipt
+    if not transport.has_release(instance.service, receipt.release):
+        return "is gone"
+    found = make_receipt(
+        receipt.release, receipt.release_digest, transport.read_release(instance.service, receipt.release)
+    )
+    altered = sorted({fact.path for fact in set(found.files) ^ set(receipt.files)})
+    return f"was altered ({', '.join(altered)})" if altered else None
+
+
+def _missing_keys(
+    writer: StateWriter, state: State, inventory: Inventory, transports: Mapping[str, Transport]
+) -> Iterator[str]:
+    """Keys that the newest leaf of a declared instance needs, live or not yet, and that are not there to be carried."""
+    declared = set(inventory.instances())
     for instance, credential in sorted(newest_credentials(state).items()):
-        live = state.live.get(instance)
-        if live is None or live.recipe.process != process or instance in state.keys_missing:
+        transport = transports.get(instance.host)
+        if transport is None or instance not in declared or instance in state.keys_missing:
             continue
         if not transport.has_key(instance.service, credential.spki_sha256):
             writer.record_key_missing(instance)

@@ -12,6 +12,7 @@ from mtlsctl.errors import DeliveryError, MtlsctlError
 from mtlsctl.failpoints import reach
 from mtlsctl.model.release import FileFact, Receipt
 from mtlsctl.model.runtime import Reload
+from mtlsctl.model.topology import DirectoryHost
 from mtlsctl.operations.releases import make_pointer, pointer_path
 from mtlsctl.operations.settle import served_by
 from mtlsctl.pki.preflight import preflight
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from mtlsctl.deliver.transport import Transport
+    from mtlsctl.model.credential import CredentialId
     from mtlsctl.model.release import Recipe
     from mtlsctl.model.runtime import Runtime
     from mtlsctl.model.topology import Host, InstanceId, ProcessId
@@ -35,7 +37,10 @@ SETTLE_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publication:
-    """Publishes processes of any host, with the pointers as they were last seen."""
+    """Publishes processes of any host, with the pointers as they were last seen.
+
+    `presented` are the leaves that instances showed before any of it.
+    """
 
     writer: StateWriter
     catalog: Mapping[str, RuntimeFolder]
@@ -43,6 +48,7 @@ class Publication:
     transports: Mapping[str, Transport]
     pointers: dict[ProcessId, str | None]
     clock: Callable[[], datetime]
+    presented: frozenset[CredentialId] = frozenset()
 
     def publish(
         self,
@@ -63,11 +69,7 @@ class Publication:
         )
         transport = self.transports[process.host]
         journal = _Journal(writer=self.writer, switch=record)
-        inspection = _Inspection(
-            releases={(one.staged.service, one.staged.release): one for one in releases},
-            receipts=journal.receipts,
-            clock=self.clock,
-        )
+        inspection = self._inspection(releases, journal.receipts)
         done = publish(
             transport,
             Switch(
@@ -87,17 +89,39 @@ class Publication:
     def would_pass(
         self, process: ProcessId, members: Mapping[InstanceId, Member], releases: Sequence[Rendered]
     ) -> bool:
-        """Whether the runtime's own check passes with these members; their releases are staged already."""
-        folder = self._folder(process, members, ())
+        """Whether everything that comes before the switch goes well with these members: pre-flight and check."""
+        if not members:
+            return True
+        folder, transport = self._folder(process, members, ()), self.transports[process.host]
         try:
             pointer = make_pointer(folder, process, list(members.values()))
+            inspection = self._inspection(releases, {})
             for one in releases:
-                self.transports[process.host].stage(one.staged)
+                service, release = one.staged.service, one.staged.release
+                transport.stage(one.staged)
+                inspection.inspect(service, release, transport.read_release(service, release))
             if pointer is not None:
-                self.transports[process.host].check(folder.runtime.check, pointer)
+                transport.check(folder.runtime.check, pointer)
         except MtlsctlError:
             return False
         return True
+
+    def is_reloaded(
+        self, process: ProcessId, members: Mapping[InstanceId, Member], leaving: Sequence[InstanceId]
+    ) -> bool:
+        """Whether a switch makes a running process change at once, as opposed to files that are taken up some time."""
+        host = self.hosts[process.host]
+        reload = self._folder(process, members, leaving).runtime.reload
+        is_signalled = not isinstance(host, DirectoryHost) or process.name in dict(host.pid_files)
+        return reload is not Reload.NONE and is_signalled
+
+    def _inspection(self, releases: Sequence[Rendered], receipts: dict[InstanceId, Receipt]) -> _Inspection:
+        return _Inspection(
+            releases={(one.staged.service, one.staged.release): one for one in releases},
+            receipts=receipts,
+            clock=self.clock,
+            presented=self.presented,
+        )
 
     def _folder(
         self, process: ProcessId, members: Mapping[InstanceId, Member], leaving: Sequence[InstanceId]
@@ -132,7 +156,9 @@ class Publication:
         )
 
     def _clean_after(self, transport: Transport, leaving: Sequence[InstanceId]) -> None:
+        """A key that goes is on record as gone before it is: when the instance comes back, the plan knows."""
         for instance in leaving:
+            self.writer.record_key_missing(instance)
             transport.delete_service(instance.service)
             reach("remove.deleted")
 
@@ -162,6 +188,7 @@ class _Inspection:
     releases: Mapping[tuple[str, str], Rendered]
     receipts: dict[InstanceId, Receipt]
     clock: Callable[[], datetime]
+    presented: frozenset[CredentialId]
     warnings: list[str] = field(default_factory=list)
 
     def inspect(self, service: str, release: str, files: dict[str, tuple[bytes, int]]) -> None:
@@ -173,6 +200,7 @@ class _Inspection:
             anchors=rendered.anchors,
             issuer=rendered.issuer,
             now=self.clock(),
+            is_presented=rendered.credential.id in self.presented,
         )
         _refuse_altered(rendered, files)
         self.warnings.extend(warnings)

@@ -125,7 +125,7 @@ def _certificates(inventory: Inventory, state: State, now: datetime) -> tuple[Ce
             release=shown.get(one.id),
         )
         for one in sorted(state.credentials.values(), key=lambda one: one.id)
-        if one.id in shown or newest[one.id.instance] is one
+        if one.id in shown or newest.get(one.id.instance) is one
     )
 
 

@@ -13,6 +13,7 @@ from mtlsctl.model.probe import Expectation, Presented, Verdict
 from mtlsctl.model.secret import Secret
 from mtlsctl.model.topology import DirectoryHost, Edge
 from mtlsctl.operations.issue import intent_of, issuers_of, signing_keys
+from mtlsctl.operations.publication import make_receipt
 from mtlsctl.operations.releases import pointer_path
 from mtlsctl.pki.keys import generate_key, private_pem
 from mtlsctl.pki.preflight import bundle_name
@@ -138,7 +139,10 @@ def _read(workspace: Workspace, state: State, instance: InstanceId, live: Live) 
     pointer = transport.read_pointer(pointer_path(runtime, live.recipe.process))
     if (pointer_sha256(pointer) if pointer else None) != state.pointers.get(live.recipe.process):
         raise DeliveryError(f"{live.recipe.process} was edited since it was applied", code="M4105")
-    return transport.read_release(instance.service, live.receipt.release)
+    files = transport.read_release(instance.service, live.receipt.release)
+    if make_receipt(live.receipt.release, live.receipt.release_digest, files) != live.receipt:
+        raise DeliveryError(f"the release of {instance} was altered since it was applied", code="M4110")
+    return files
 
 
 @contextmanager

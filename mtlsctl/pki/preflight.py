@@ -56,6 +56,7 @@ class Expected:
     anchors: Mapping[AuthorityId, bytes]
     issuer: bytes
     now: datetime
+    is_presented: bool
 
 
 def preflight(
@@ -66,12 +67,17 @@ def preflight(
     anchors: Mapping[AuthorityId, bytes],
     issuer: bytes,
     now: datetime,
+    is_presented: bool = False,
 ) -> tuple[str, ...]:
     """Check a release as it lies on its host: path -> (bytes, mode); certificates are DER, `issuer` is the leaf's CA.
 
     Gives warnings, each naming its path. Raises PreflightError (M72xx) with the first finding, and the others as notes.
+    `is_presented` says that the instance shows this leaf already. That it has ended is then no reason to refuse: an
+    estate that was left alone for too long is renewed through releases that still carry the old leaf.
     """
-    expected = Expected(recipe=recipe, credential=credential, anchors=anchors, issuer=issuer, now=now)
+    expected = Expected(
+        recipe=recipe, credential=credential, anchors=anchors, issuer=issuer, now=now, is_presented=is_presented
+    )
     bundles = expected_bundles(recipe)
     findings = (
         *_identity_findings(files, expected),
@@ -83,7 +89,7 @@ def preflight(
     if findings:
         first, *others = findings
         raise PreflightError(first.message, code=first.code, notes=[other.message for other in others])
-    return (*_budget_warnings(files, bundles), *_ended_anchors(expected, bundles))
+    return (*_budget_warnings(files, bundles), *_ended_anchors(expected, bundles), *_ended_leaf(expected))
 
 
 def expected_bundles(recipe: Recipe) -> dict[str, frozenset[AuthorityId]]:
@@ -117,7 +123,7 @@ def _identity_findings(files: Mapping[str, tuple[bytes, int]], expected: Expecte
     yield from _key_findings(files[KEY_FILE][0], leaf)
     yield from _credential_findings(leaf, expected.credential)
     yield from _chain_findings(chain, issuer)
-    yield from _date_findings(leaf, issuer, expected.now)
+    yield from _date_findings(leaf, issuer, expected)
     yield from _name_findings(leaf, expected.recipe)
     yield from _usage_findings(leaf, expected.recipe)
 
@@ -155,11 +161,12 @@ def _chain_findings(chain: list[Parsed], issuer: Parsed) -> Iterator[Finding]:
     yield from (Finding(codes.CHAIN, f"{CHAIN_FILE}: {text}") for text in issuer_findings(leaf, issuer))
 
 
-def _date_findings(leaf: Parsed, issuer: Parsed, now: datetime) -> Iterator[Finding]:
+def _date_findings(leaf: Parsed, issuer: Parsed, expected: Expected) -> Iterator[Finding]:
+    now = expected.now
     for who, certificate in ((CHAIN_FILE, leaf), ("the CA of " + CHAIN_FILE, issuer)):
         if now < certificate.not_before:
             yield Finding(codes.DATES, f"{who} is not valid before {certificate.not_before:%Y-%m-%d %H:%M}")
-        if now >= certificate.not_after:
+        if now >= certificate.not_after and not expected.is_presented:
             yield Finding(codes.DATES, f"{who} ended on {certificate.not_after:%Y-%m-%d %H:%M}")
     if leaf.not_after > issuer.not_after:
         yield Finding(codes.DATES, f"{CHAIN_FILE} outlives its CA")
@@ -292,3 +299,10 @@ def _ended_anchors(expected: Expected, bundles: Mapping[str, frozenset[Authority
             end = parse_certificate(expected.anchors[anchor]).not_after
             if end <= expected.now:
                 yield f"{path}: {anchor} ended on {end:%Y-%m-%d}"
+
+
+def _ended_leaf(expected: Expected) -> Iterator[str]:
+    """Only of one that was shown before; any other is refused."""
+    end = expected.credential.not_after
+    if end <= expected.now:
+        yield f"{CHAIN_FILE} ended on {end:%Y-%m-%d %H:%M}; its successor follows"

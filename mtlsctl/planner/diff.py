@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from mtlsctl.model.topology import InstanceId, Inventory
 
 
+SERVED_NAMES = "served names: "
+"""How the detail begins that says which names a leaf gains and loses."""
+
+
 def access_changes(inventory: Inventory, live: Mapping[InstanceId, Recipe]) -> tuple[AccessChange, ...]:
     """Calls that become declared or stop being so. A call counts as live when every live instance lets it in."""
     somewhere, nowhere = _live_edges(live)
@@ -91,7 +95,7 @@ def _details(old: Recipe, new: Recipe) -> Iterator[str]:
     if old.root != new.root:
         yield "paths: the host's folder moved"
     if sorted(old.server_names) != sorted(new.server_names):
-        yield "served names: " + _signed(set(old.server_names), set(new.server_names))
+        yield SERVED_NAMES + _signed(set(old.server_names), set(new.server_names))
     yield from _listener_details(old, new)
     yield from _callee_details(old, new)
 

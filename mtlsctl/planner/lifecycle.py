@@ -57,12 +57,17 @@ def current_authorities(state: State) -> dict[str, CertificationAuthority]:
 
 
 def newest_credentials(state: State) -> dict[InstanceId, Credential]:
-    """The last issued leaf of each instance, live or not."""
+    """The last issued leaf of each instance, live or not.
+
+    One that is neither live nor has a key left is none: it belonged to an instance that was removed.
+    """
     newest: dict[InstanceId, Credential] = {}
     for credential in state.credentials.values():
         known = newest.get(credential.id.instance)
         if known is None or known.id < credential.id:
             newest[credential.id.instance] = credential
+    for instance in state.keys_missing - state.live.keys():
+        newest.pop(instance, None)
     return newest
 
 
@@ -176,12 +181,16 @@ def _credential_reasons(
 
 
 def _names_differ(wanted: Wanted, newest: Credential) -> bool:
-    """Whether a name is missing, or one is carried that is neither wanted nor a leftover of a rename."""
+    """Whether a name is missing, or one is carried as the service's own that is not any more.
+
+    A leftover of a rename is marked as such and may stay until the next renewal; an own name that goes is re-issued
+    now, though callers still check it, so that nothing is left to do once they have stopped.
+    """
     have = newest.profile
-    needed = set(wanted.names) | set(wanted.transitional_names)
+    needed = {*wanted.names, *wanted.transitional_names}
     return (
         not needed.issubset(have.presented_names)
-        or not set(have.names) <= needed
+        or not set(have.names).issubset(wanted.names)
         or set(have.addresses) != set(wanted.addresses)
     )
 

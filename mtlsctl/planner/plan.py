@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 from mtlsctl.model.diagnostic import Severity
-from mtlsctl.model.plan import AuthorityChange, CertificateChange, Due, Op, Plan
+from mtlsctl.model.plan import TIME_CAUSED, AuthorityChange, CertificateChange, Due, Op, Plan
 from mtlsctl.model.release import canonical_digest
-from mtlsctl.planner.diff import access_changes, service_changes
-from mtlsctl.planner.identities import Wanted, addresses_of, calls_by_service, names_still_checked, usages_of
+from mtlsctl.planner.diff import SERVED_NAMES, access_changes, service_changes
+from mtlsctl.planner.identities import (
+    Wanted,
+    addresses_of,
+    calls_by_service,
+    names_still_checked,
+    usages_of,
+)
 from mtlsctl.planner.lifecycle import (
     current_authorities,
     decide_authority,
@@ -33,7 +40,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from mtlsctl.model.diagnostic import Diagnostic
-    from mtlsctl.model.plan import Step
+    from mtlsctl.model.plan import ServiceChange, Step
     from mtlsctl.model.release import Recipe
     from mtlsctl.model.runtime import Runtime
     from mtlsctl.model.state import State
@@ -106,8 +113,11 @@ class _Course:
 
     @property
     def is_due(self) -> bool:
-        """Whether something is made anew that is not new to the estate; only then can time have caused it."""
-        return any(one.profile is not None and one.before is not None for one in self.credentials.values())
+        """Whether time alone is among the reasons for anything."""
+        reasons = chain(
+            (one.reasons for one in self.authorities.values()), (one.reasons for one in self.credentials.values())
+        )
+        return any(not TIME_CAUSED.isdisjoint(some) for some in reasons if some)
 
 
 def _chart(
@@ -158,7 +168,7 @@ def _decide_credentials(
     newest = newest_credentials(state)
     decisions: dict[InstanceId, CredentialDecision] = {}
     for service in inventory.services.values():
-        authority = authorities[service.name]
+        authority, usages = authorities[service.name], usages_of(service, calls.get(service.name, []))
         for instance in service.instances:
             wanted = Wanted(
                 instance=instance,
@@ -167,7 +177,7 @@ def _decide_credentials(
                 names=_names(service),
                 transitional_names=_transitional(service, checked),
                 addresses=addresses_of(service, inventory.hosts[instance.host]),
-                usages=usages_of(service, calls.get(service.name, [])),
+                usages=usages,
                 policy=service.certificate,
             )
             decisions[instance] = decide_credential(wanted, newest.get(instance), state, now, renew=renew)
@@ -232,9 +242,24 @@ def _findings(
     for service in inventory.services.values():
         callees = (called.name for called, _ in course.calls.get(service.name, ()))
         yield from enforcement_refusals(service, runtimes[service.runtime], callees)
-        yield from budget_findings(state.estate, course.desired[service.instances[0]], service.span)
+    for name, recipe in _widest(inventory, course).items():
+        yield from budget_findings(state.estate, recipe, inventory.services[name].span)
     yield from change_refusals(inventory, live, course.desired)
     yield from port_refusals(inventory, live, course.steps)
+
+
+def _widest(inventory: Inventory, course: _Course) -> dict[str, Recipe]:
+    """By service the recipe that trusts most: on the way there a door trusts old and new callers."""
+    widest = {service.name: course.desired[service.instances[0]] for service in inventory.services.values()}
+    for step in course.steps:
+        recipe, known = step.recipe, widest.get(step.id.instance.service)
+        if recipe is not None and known is not None and _anchors(recipe) > _anchors(known):
+            widest[step.id.instance.service] = recipe
+    return widest
+
+
+def _anchors(recipe: Recipe) -> int:
+    return max((len(served.policy.anchors) for served in recipe.listeners), default=0)
 
 
 def _authority_changes(course: _Course, caused: _Course, state: State, now: datetime) -> Iterator[AuthorityChange]:
@@ -292,21 +317,45 @@ def _next_due(course: _Course, inventory: Inventory) -> Due | None:
 
 
 def _fingerprint(plan: Plan) -> str:
-    """`mp1:` and 48 bits of what the inventory causes; sequences and generations stay out, for they count renewals."""
-    causes = {
+    """`mp1:` and 48 bits of what the inventory causes, in whatever order it is written.
+
+    Sequences, generations and leftover names of a rename stay out, for renewals change them.
+    """
+    causes: dict[str, list[list[Any]]] = {
         "access": [[one.op, one.edge.caller, *one.edge.listener, one.port] for one in plan.access],
-        "authorities": [[one.op, one.id.service, *one.reasons] for one in plan.authority_changes if not one.due],
+        "authorities": [_authority_cause(one) for one in plan.authority_changes if not one.due],
         "certificates": [_certificate_cause(one) for one in plan.certificate_changes if not one.due],
-        "services": [
-            [one.op, *one.instance, *(_GENERATION.sub("", detail) for detail in one.details)]
-            for one in plan.service_changes
-        ],
+        "services": [cause for one in plan.service_changes if (cause := _service_cause(one))],
     }
-    digest = canonical_digest([plan.estate, plan.lineage, causes])
+    ordered = {kind: sorted(found) for kind, found in causes.items()}  # each begins with what it is about, once
+    digest = canonical_digest([plan.estate, plan.lineage, ordered])
     return f"mp1:{digest[:4]}-{digest[4:8]}-{digest[8:12]}"
 
 
-def _certificate_cause(change: CertificateChange) -> list[object]:
+def _authority_cause(change: AuthorityChange) -> list[Any]:
     profile = change.profile
-    after = profile and [*profile.presented_names, *profile.addresses, *sorted(profile.usages), profile.key.value]
-    return [change.op.value, *change.instance, list(change.names_before), after, list(change.reasons)]
+    after = profile and [
+        profile.key.value,
+        profile.lifetime.total_seconds(),
+        sorted(profile.permitted_names),
+        profile.addresses,
+    ]
+    return [change.op, change.id.service, after, list(change.reasons)]
+
+
+def _certificate_cause(change: CertificateChange) -> list[Any]:
+    profile = change.profile
+    after = profile and [
+        *profile.presented_names,
+        *profile.addresses,
+        *sorted(profile.usages),
+        profile.key.value,
+        profile.lifetime.total_seconds(),
+    ]
+    return [change.op, *change.instance, after, list(change.reasons)]
+
+
+def _service_cause(change: ServiceChange) -> list[Any]:
+    """Empty for an instance that a renewal rids of a leftover name, and nothing else changes."""
+    details = [_GENERATION.sub("", one) for one in change.details if not one.startswith(SERVED_NAMES)]
+    return [change.op, *change.instance, *details] if details or change.op is not Op.CHANGE else []

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
-from itertools import islice
+from math import gcd
 from typing import TYPE_CHECKING
 
 from mtlsctl.model.probe import Expectation, Presented, Probe
@@ -11,7 +12,7 @@ from mtlsctl.model.release import Endpoint
 from mtlsctl.model.topology import InstanceId, ListenerId
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from mtlsctl.model.topology import Inventory, Listener, Service
 
@@ -30,23 +31,36 @@ class ProbePlan:
     left_out: int = 0
 
 
-def make_probes(inventory: Inventory, *, quick: bool = False) -> ProbePlan:
+def make_probes(inventory: Inventory, *, quick: bool = False, at_most: int = ALL_PAIRS) -> ProbePlan:
     """Declared callers, every undeclared service, no certificate, a foreign CA, expired, wrong usage; each protocol.
 
     With `quick` only declared callers, undeclared services and no certificate: what needs no crafted certificate.
     """
     kinds = QUICK if quick else CRAFTED
-    allowed = [probe for door in _doors(inventory) for probe in _delivered(inventory, door, declared=True)]
-    refused = [
-        probe
-        for door in _doors(inventory)
-        for probe in (*_delivered(inventory, door, declared=False), *_crafted(inventory, door, kinds))
-    ]
-    room = max(ALL_PAIRS - len(allowed), len(kinds))
-    if len(refused) <= room:
-        return ProbePlan(probes=(*allowed, *refused))
-    sample = tuple(islice(refused, 0, None, -(-len(refused) // room)))
-    return ProbePlan(probes=(*allowed, *sample), left_out=len(refused) - len(sample))
+    allowed = [probe for door in _doors(inventory) for probe in _declared(inventory, door)]
+    refused = list(_refused(inventory, kinds))
+    total = sum(len(one) for one in refused)
+    sample = tuple(_every(_stride(refused, room=max(at_most - len(allowed), len(kinds))), refused))
+    return ProbePlan(probes=(*allowed, *sample), left_out=total - len(sample))
+
+
+def _stride(refused: Iterable[_Refused], *, room: int) -> int:
+    """The least that leaves enough out and has no factor in common with any door, else some would never be tried."""
+    lengths = [len(one) for one in refused]
+    different, step = set(lengths), max(1, -(-sum(lengths) // room))
+    while any(gcd(step, length) > 1 for length in different):
+        step += 1
+    return step
+
+
+def _every(step: int, refused: Iterable[_Refused]) -> Iterator[Probe]:
+    """Each `step`-th of all of them, made only when it is its turn: all pairs of 2,000 services are 8 million."""
+    place = 0
+    for door in refused:
+        while place < len(door):
+            yield door.probe(place)
+            place += step
+        place -= len(door)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,22 +82,54 @@ def _doors(inventory: Inventory) -> Iterator[_Door]:
                     yield _Door(service=service, listener=listener, endpoint=place, protocol=protocol)
 
 
-def _delivered(inventory: Inventory, door: _Door, *, declared: bool) -> Iterator[Probe]:
-    callers = {caller.service for caller in door.listener.callers}
-    expected = Expectation.ALLOWED if declared else Expectation.REFUSED
-    for service in inventory.services.values():
-        if service.name != door.service.name and (service.name in callers) == declared:
-            for instance in service.instances:
-                yield _probe(door, Presented.DELIVERED, instance, expected)
+def _declared(inventory: Inventory, door: _Door) -> Iterator[Probe]:
+    for caller in door.listener.callers:
+        for instance in inventory.services[caller.service].instances:
+            yield _probe(door, Presented.DELIVERED, instance, Expectation.ALLOWED)
 
 
-def _crafted(inventory: Inventory, door: _Door, kinds: tuple[Presented, ...]) -> Iterator[Probe]:
-    """Certificates that look like a declared caller's; without one there is nobody to imitate but the server itself."""
-    callers = door.listener.callers
-    imitated = inventory.services[callers[0].service].instances[0] if callers else door.endpoint.instance
-    for kind in kinds:
-        caller = None if kind is Presented.NO_CERTIFICATE else imitated
-        yield _probe(door, kind, caller, Expectation.REFUSED)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Refused:
+    """What a door has to refuse: everybody but those at `welcome` (sorted places among `everybody`), then each kind.
+
+    Certificates of a kind look like a declared caller's; without one there is nobody to imitate but the server itself.
+    """
+
+    door: _Door
+    everybody: tuple[InstanceId, ...]
+    welcome: tuple[int, ...]
+    kinds: tuple[Presented, ...]
+    imitated: InstanceId
+
+    def __len__(self) -> int:
+        return len(self.everybody) - len(self.welcome) + len(self.kinds)
+
+    def probe(self, place: int) -> Probe:
+        """The one at a place below the length."""
+        kind = place - len(self.everybody) + len(self.welcome)
+        if kind >= 0:
+            presented = self.kinds[kind]
+            caller = None if presented is Presented.NO_CERTIFICATE else self.imitated
+            return _probe(self.door, presented, caller, Expectation.REFUSED)
+        for passed_over in self.welcome:
+            place += passed_over <= place
+        return _probe(self.door, Presented.DELIVERED, self.everybody[place], Expectation.REFUSED)
+
+
+def _refused(inventory: Inventory, kinds: tuple[Presented, ...]) -> Iterator[_Refused]:
+    everybody = tuple(inventory.instances())
+    places: dict[str, list[int]] = defaultdict(list)
+    for place, instance in enumerate(everybody):
+        places[instance.service].append(place)
+    for door in _doors(inventory):
+        callers = [caller.service for caller in door.listener.callers]
+        yield _Refused(
+            door=door,
+            everybody=everybody,
+            welcome=tuple(sorted(place for service in {*callers, door.service.name} for place in places[service])),
+            kinds=kinds,
+            imitated=inventory.services[callers[0]].instances[0] if callers else door.endpoint.instance,
+        )
 
 
 def _probe(door: _Door, presented: Presented, caller: InstanceId | None, expected: Expectation) -> Probe:

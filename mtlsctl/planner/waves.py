@@ -25,24 +25,35 @@ LOOSENESS = {mode: rank for rank, mode in enumerate(ClientCertificate)}
 
 
 def extend_recipe(live: Recipe, desired: Recipe, presented: Mapping[str, frozenset[TrustAnchor]]) -> Recipe:
-    """The old identity, accepting old and new peers, on old and new ports, still dialling the old ones."""
+    """The old identity, accepting old and new peers, on old and new ports, still dialling the old ones.
+
+    A new call, and a first door, begin with ACTIVATE: the old leaf need not have the key usage for it.
+    """
+    known = {callee.listener for callee in live.callees}
+    callees = _widened_callees(live, desired, presented, dial_new_ports=False)
     return replace(
         desired,
         credential=live.credential,
         server_names=live.server_names,
-        listeners=_widened_listeners(live, desired, presented),
-        callees=_widened_callees(live, desired, presented, dial_new_ports=False),
-        _digest=[],
+        listeners=_widened_listeners(live, desired, presented) if live.listeners else (),
+        callees=tuple(callee for callee in callees if callee.listener in known),
     )
 
 
 def activate_recipe(live: Recipe | None, desired: Recipe, presented: Mapping[str, frozenset[TrustAnchor]]) -> Recipe:
-    """The new identity, accepting old and new peers, dialling the new ports of the old instances."""
+    """The new identity, accepting old and new peers, dialling the new ports of the old instances.
+
+    A new leaf need not have the key usage for what ends: a call, or the last door, ends with the old leaf.
+    """
     listeners = _widened_listeners(live, desired, presented)
     callees = _widened_callees(live, desired, presented, dial_new_ports=True)
+    if live is not None and live.credential != desired.credential:
+        declared = {callee.listener for callee in desired.callees}
+        callees = tuple(callee for callee in callees if callee.listener in declared)
+        listeners = listeners if desired.listeners else ()
     if listeners == desired.listeners and callees == desired.callees:
         return desired
-    return replace(desired, listeners=listeners, callees=callees, _digest=[])
+    return replace(desired, listeners=listeners, callees=callees)
 
 
 def _widened_listeners(
@@ -124,7 +135,7 @@ def leaving_recipe(
         else old
         for old in live.listeners
     )
-    return replace(live, listeners=widened, runtime_digest=digest, _digest=[])
+    return replace(live, listeners=widened, runtime_digest=digest)
 
 
 def trust_view(recipe: Recipe) -> tuple[object, ...]:
@@ -236,7 +247,7 @@ class _Barriers:
                     {
                         *self._own(instance, Wave.EXTEND, Wave.ACTIVATE),
                         *(StepId(peer, Wave.ACTIVATE) for peer in self._activating_peers(instance)),
-                        *(StepId(peer, Wave.EXTEND) for peer in self._newly_dialled(instance)),
+                        *self._newly_opened(instance),
                     }
                 )
             case _:
@@ -245,9 +256,9 @@ class _Barriers:
     def before_removal(self, instance: InstanceId) -> frozenset[StepId]:
         """An instance goes when whoever still dials it has stopped doing so, and what takes its place is up."""
         stopped = (
-            StepId(dialler, Wave.WITHDRAW)
+            StepId(dialler, max(self._releases[dialler]))
             for dialler in self._diallers.get(instance, ())
-            if Wave.WITHDRAW in self._releases.get(dialler, {})
+            if max(self._releases.get(dialler, {Wave.EXTEND: None})) > Wave.EXTEND
         )
         replaced = (
             StepId(sibling, Wave.ACTIVATE)
@@ -273,16 +284,19 @@ class _Barriers:
             if Wave.ACTIVATE in self._releases.get(peer, {}) and self._is_noticed(peer)
         )
 
-    def _newly_dialled(self, instance: InstanceId) -> Iterable[InstanceId]:
-        """Live instances that are dialled from WITHDRAW on only, and may have to open the port first."""
+    def _newly_opened(self, instance: InstanceId) -> Iterator[StepId]:
+        """Where instances that are dialled from WITHDRAW on only open the port for it."""
         before = self._live.get(instance)
         dialled = {endpoint for callee in before.callees for endpoint in callee.endpoints} if before else set()
-        return (
-            endpoint.instance
-            for callee in self._desired[instance].callees
-            for endpoint in callee.endpoints
-            if endpoint not in dialled and Wave.EXTEND in self._releases.get(endpoint.instance, {})
-        )
+        for callee in self._desired[instance].callees:
+            for endpoint in callee.endpoints:
+                opens = StepId(endpoint.instance, self._opening(endpoint.instance))
+                if endpoint not in dialled and opens.wave in self._releases.get(endpoint.instance, {}):
+                    yield opens
+
+    def _opening(self, instance: InstanceId) -> Wave:
+        live = self._live.get(instance)
+        return Wave.EXTEND if live is not None and live.listeners else Wave.ACTIVATE
 
     def _is_noticed(self, instance: InstanceId) -> bool:
         """Whether peers have to care that the instance activates: a new face, a first one, or other places dialled."""

@@ -173,7 +173,7 @@ class StateWriter(StateReader, Protocol):
         """Hosts that may hold something of ours from now on."""
 
     def forget_host(self, name: str) -> None:
-        """A host that was cleaned."""
+        """A host that was cleaned: it holds no releases, no pointers and no keys any more."""
 
     def record_releases(self, releases: Sequence[ReleaseRecord]) -> None:
         """Releases that were rendered, before the first of them is staged."""

@@ -264,7 +264,7 @@ class SqliteWriter(SqliteReader):
         with self._writing() as transaction:
             for table in ("live", "pointers", "switches"):
                 transaction.connection.execute(f"DELETE FROM {table} WHERE host = ?", (name,))  # noqa: S608  our own names
-            transaction.connection.execute("UPDATE instances SET key_missing = 0 WHERE host = ?", (name,))
+            transaction.connection.execute("UPDATE instances SET key_missing = 1 WHERE host = ?", (name,))
             transaction.connection.execute("DELETE FROM hosts WHERE name = ?", (name,))
             transaction.journal(Event.HOST_FORGOTTEN, {"host": name})
 

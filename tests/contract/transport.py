@@ -122,10 +122,22 @@ class TransportContract:
         folder = keyed.at(f"/etc/mtlsctl/mail/releases/{FIRST}")
         assert (0o750, 0o640) == (mode_of(folder), mode_of(folder / "tls.crt"))
 
-    def test_a_whole_release_is_left_as_it_is(self, keyed: Place) -> None:
+    def test_a_release_that_is_there_already_is_left_as_it_is(self, keyed: Place) -> None:
         keyed.transport.stage(release())
-        keyed.transport.stage(release(files=(StagedFile(path="tls.crt", content=b"another"),)))
-        assert b"certificate" == keyed.transport.read_release("mail", FIRST)["tls.crt"][0]
+        before = keyed.at(f"/etc/mtlsctl/mail/releases/{FIRST}").stat().st_ino
+        keyed.transport.stage(release())
+        assert before == keyed.at(f"/etc/mtlsctl/mail/releases/{FIRST}").stat().st_ino
+
+    @pytest.mark.parametrize("damaged", ["tls.crt", "tls.key"])
+    def test_a_release_that_was_altered_is_made_anew(self, keyed: Place, damaged: str) -> None:
+        keyed.transport.stage(release())
+        whole = keyed.transport.read_release("mail", FIRST)
+        keyed.at(f"/etc/mtlsctl/mail/releases/{FIRST}/{damaged}").unlink()
+        keyed.transport.stage(release())
+        assert whole == keyed.transport.read_release("mail", FIRST)
+
+    def test_a_path_is_shown_as_it_is_found_from_here(self, keyed: Place) -> None:
+        assert str(keyed.at("/etc/mtlsctl")) == keyed.transport.shown("/etc/mtlsctl")
 
     def test_what_an_earlier_kill_left_behind_is_replaced(self, keyed: Place) -> None:
         leftover = keyed.at(f"/etc/mtlsctl/mail/releases/{FIRST}.partial")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mtlsctl.model.plan import Step, StepId, Wave
+from mtlsctl.model.topology import InstanceId
 from mtlsctl.planner.plan import make_plan
 from tests.support.runtimes import RUNTIMES
 from tests.support.topologies import Topology
@@ -24,15 +25,17 @@ from tests.support.world import NOW, World, opened, waves_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
-    from mtlsctl.model.plan import Plan
-    from mtlsctl.model.topology import InstanceId, Inventory
+    from mtlsctl.model.release import Recipe
+    from mtlsctl.model.topology import Inventory
+
+    Mangle = Callable[[tuple[Step, ...]], tuple[Step, ...]]
 
 TOPOLOGIES = int(os.environ.get("MTLSCTL_TOPOLOGIES", "10000"))
 SEED = int(os.environ.get("MTLSCTL_SEED", "0"))
 SLICES = 10
 ROUNDS = 3
-
 
 
 class Broken(AssertionError):
@@ -73,39 +76,46 @@ def no_barrier(steps: tuple[Step, ...]) -> tuple[Step, ...]:
 def withdraw_early(steps: tuple[Step, ...]) -> tuple[Step, ...]:
     """Old trust is dropped in the first release of an instance."""
     last = {step.id.instance: step.recipe for step in steps if step.id.wave is Wave.WITHDRAW}
-    return tuple(
-        replace(step, recipe=replace(last[step.id.instance], credential=step.recipe.credential, _digest=[]))
-        if step.recipe is not None and step.id.instance in last
-        else step
-        for step in steps
-    )
+    return tuple(_withdrawn(step, last.get(step.id.instance)) for step in steps)
+
+
+def _withdrawn(step: Step, last: Recipe | None) -> Step:
+    if step.recipe is None or last is None:
+        return step
+    return replace(step, recipe=replace(last, credential=step.recipe.credential))
 
 
 def leaf_before_trust(steps: tuple[Step, ...]) -> tuple[Step, ...]:
     """New identities are shown before peers were told to trust them."""
-    return tuple(
-        replace(step, waits_for=frozenset(one for one in step.waits_for if one.wave is not Wave.EXTEND))
-        if step.id.wave is Wave.ACTIVATE
-        else replace(step, waits_for=frozenset({*step.waits_for, StepId(step.id.instance, Wave.ACTIVATE)}) & _ids(steps))
-        if step.id.wave is Wave.EXTEND
-        else step
-        for step in steps
-    )
+    return tuple(_turned_round(step, _ids(steps)) for step in steps)
+
+
+def _turned_round(step: Step, known: frozenset[StepId]) -> Step:
+    match step.id.wave:
+        case Wave.ACTIVATE:
+            return replace(step, waits_for=frozenset(one for one in step.waits_for if one.wave is not Wave.EXTEND))
+        case Wave.EXTEND:
+            activated = frozenset({StepId(step.id.instance, Wave.ACTIVATE)})
+            return replace(step, waits_for=step.waits_for | (activated & known))
+        case _:
+            return step
 
 
 def _ids(steps: tuple[Step, ...]) -> frozenset[StepId]:
     return frozenset(step.id for step in steps)
 
 
-def run(world: World, plan: Plan, steps: tuple[Step, ...], inventory: Inventory, random: Random, tally: Tally, *, calm: bool) -> None:
+def run(
+    world: World, steps: tuple[Step, ...], inventory: Inventory, random: Random, tally: Tally, *, calm: bool
+) -> None:
     """Apply the steps in a random order; with `calm` nothing fails and nothing stops early."""
-    down = set() if calm else _unlucky(steps, random)
+    down = set[InstanceId]() if calm else _unlucky(steps, random)
     stop_after = len(steps) if calm or random.random() < 0.8 else random.randint(0, len(steps))
     waiting, done, lost = {step.id: step for step in steps}, set[StepId](), set[StepId]()
     working = {call for call in world.calls(inventory) if world.works(call)}
     doors = world.open_doors(inventory)
     while waiting and stop_after:
-        ready = sorted(id for id, step in waiting.items() if not (step.waits_for & waiting.keys()))
+        ready = sorted(one for one, step in waiting.items() if not (step.waits_for & waiting.keys()))
         step = waiting.pop(random.choice(ready))
         if step.id.instance in down or step.waits_for & lost:
             lost.add(step.id)
@@ -131,14 +141,13 @@ def _unlucky(steps: tuple[Step, ...], random: Random) -> set[InstanceId]:
     return {one for one in instances if random.random() < random.choice([0, 0, 0.2, 0.5])}
 
 
-def live_through(seed: int, tally: Tally, mangle: Callable[[tuple[Step, ...]], tuple[Step, ...]] = as_planned) -> None:
+def live_through(seed: int, tally: Tally, mangle: Mangle = as_planned) -> None:
     """One estate from its first plan through several edits with failures to a calm end."""
     random = Random(seed)  # noqa: S311
     topology, world, now = Topology.sprout(random), World(), NOW
-    runtimes = RUNTIMES
     for turn in range(ROUNDS):
         inventory = topology.inventory()
-        _apply(world, inventory, runtimes, now, random, tally, mangle, calm=turn == 0)
+        _apply(world, inventory, now, random, tally, mangle, calm=turn == 0)
         tally.topologies += turn == 0
         tally.instances += topology.instances if turn == 0 else 0
         tally.mutual += turn == 0 and topology.is_mutual
@@ -148,23 +157,32 @@ def live_through(seed: int, tally: Tally, mangle: Callable[[tuple[Step, ...]], t
             missing = random.choice(sorted(world.state.live))
             world.state = replace(world.state, keys_missing=frozenset({missing}))
     inventory = topology.inventory()
-    _apply(world, inventory, runtimes, now, random, tally, mangle, calm=True)
+    _apply(world, inventory, now, random, tally, mangle, calm=True)
     broken = [f"{call[0]} -> {call[1]}" for call in world.calls(inventory) if not world.works(call)]
     assert [] == broken
     assert set() == world.open_doors(inventory)
-    again = make_plan(inventory, world.state, runtimes, now)
+    again = make_plan(inventory, world.state, RUNTIMES, now)
     assert not again.has_changes, again
 
 
-def _apply(world, inventory, runtimes, now, random, tally, mangle, *, calm) -> None:
-    plan = make_plan(inventory, world.state, runtimes, now)
+def _apply(
+    world: World,
+    inventory: Inventory,
+    now: datetime,
+    random: Random,
+    tally: Tally,
+    mangle: Mangle,
+    *,
+    calm: bool,
+) -> None:
+    plan = make_plan(inventory, world.state, RUNTIMES, now)
     assert () == plan.refusals
     assert all(len(waves) <= 3 for waves in waves_of(plan).values())
     for step in plan.steps:
         assert all(earlier.wave < step.id.wave for earlier in step.waits_for), step
         assert step.waits_for <= _ids(plan.steps), step
     world.issue(plan, now)
-    run(world, plan, mangle(plan.steps), inventory, random, tally, calm=calm)
+    run(world, mangle(plan.steps), inventory, random, tally, calm=calm)
     world.end()
 
 
@@ -186,7 +204,7 @@ def test_no_declared_call_breaks_and_no_undeclared_one_opens(part: int) -> None:
 
 
 @pytest.mark.parametrize("mangle", [no_barrier, withdraw_early, leaf_before_trust], ids=lambda one: one.__name__)
-def test_a_planner_that_is_wrong_is_caught(mangle) -> None:
+def test_a_planner_that_is_wrong_is_caught(mangle: Mangle) -> None:
     caught = 0
     for seed in range(300):
         try:
@@ -196,4 +214,4 @@ def test_a_planner_that_is_wrong_is_caught(mangle) -> None:
         except AssertionError:
             pass  # a wrong planner may also end in a wrong place; what counts is what happens on the way
     print(f"{mangle.__name__}: caught in {caught} of 300")
-    assert caught > 0
+    assert caught > 100  # each is seen to break about two thirds; fewer would say that the simulation went blind

@@ -35,6 +35,7 @@ class Topology:
     last_port: int = 1000
     last_name: int = 0
     edits: int = 0
+    past_names: dict[str, list[DnsId]] = field(default_factory=dict)
 
     @classmethod
     def sprout(cls, random: Random) -> Topology:
@@ -127,9 +128,14 @@ class Topology:
         self.services[service.name] = replace(service, authority=policy)
 
     def rename(self) -> None:
+        """To a new name or back to an old one, beside the others or instead of them; or one of several goes."""
         service = self._any()
-        kept = service.names if self.random.random() < 0.3 else ()
-        self.services[service.name] = replace(service, names=(self._name(), *kept))
+        past = self.past_names.setdefault(service.name, [])
+        past.extend(name for name in service.names if name not in past)
+        first = self.random.choice(past) if self.random.random() < 0.3 else self._name()
+        kept = tuple(name for name in service.names if name != first) if self.random.random() < 0.3 else ()
+        names = service.names[1:] if len(service.names) > 1 and self.random.random() < 0.3 else (first, *kept)
+        self.services[service.name] = replace(service, names=names)
 
     def move_port(self) -> None:
         service = self._any_with_doors()

@@ -96,11 +96,28 @@ class World:
             assert any(name == one or name.endswith("." + one) for one in authority.permitted_names), (leaf, authority)
         assert authority.addresses or not leaf.addresses
 
+    def _assert_made_for_its_use(self, recipe: Recipe) -> None:
+        """A pre-flight refuses a leaf that is not for what its release does; a call that was there may go on."""
+        usages = self.state.credentials[recipe.credential].profile.usages
+        before = self.recipe(recipe.instance)
+        old = before.callees if before is not None and before.credential == recipe.credential else ()
+        known = {callee.listener for callee in old}
+        new = [callee for callee in recipe.callees if callee.listener not in known]
+        assert KeyUsage.SERVER_AUTH in usages or not recipe.listeners, recipe
+        assert KeyUsage.CLIENT_AUTH in usages or not any(map(self._is_asked_for, new)), recipe
+
+    def _is_asked_for(self, callee: Callee) -> bool:
+        """Whether a door that is dialled asks for a certificate now."""
+        servers = (self.recipe(endpoint.instance) for endpoint in callee.endpoints)
+        doors = (server.served(callee.listener.listener) for server in servers if server is not None)
+        return any(door is not None and door.client_certificate is ClientCertificate.REQUIRED for door in doors)
+
     def publish(self, step: Step) -> None:
         live = dict(self.state.live)
         if step.recipe is None:
             live.pop(step.id.instance, None)
         else:
+            self._assert_made_for_its_use(step.recipe)
             receipt = Receipt(release=step.recipe.digest[:16], release_digest=step.recipe.digest, files=())
             live[step.id.instance] = Live(recipe=step.recipe, receipt=receipt)
         self.state = replace(self.state, live=live)

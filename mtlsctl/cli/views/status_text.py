@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mtlsctl import __version__
 from mtlsctl.cli.views.page import Tone, columns, counted, relative, stamp
+from mtlsctl.planner.lifecycle import newest_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from mtlsctl.cli.views.page import Page
     from mtlsctl.model.credential import AuthorityId, CertificationAuthority, Credential
     from mtlsctl.model.state import State
+    from mtlsctl.model.topology import InstanceId
     from mtlsctl.store.port import Operation, Signature
 
 _LISTED = 10
@@ -49,8 +51,13 @@ class StatusScreen:
     def undelivered(self) -> tuple[Credential, ...]:
         """Issued, newer than what is live, and on no host yet."""
         live = {one.recipe.credential for one in self.state.live.values()}
-        newest = {one.instance: one for one in sorted(self.state.credentials)}
-        return tuple(self.state.credentials[one] for one in sorted(newest.values()) if one not in live)
+        newest = newest_credentials(self.state).values()
+        return tuple(sorted((one for one in newest if one.id not in live), key=lambda one: one.id))
+
+    @property
+    def keys_missing(self) -> tuple[InstanceId, ...]:
+        """Live without the key of their newest certificate; a removed instance misses none."""
+        return tuple(sorted(self.state.keys_missing & self.state.live.keys()))
 
     @property
     def orphans(self) -> tuple[Signature, ...]:
@@ -154,7 +161,7 @@ def _certificates(screen: StatusScreen, page: Page) -> list[str]:
 def _processes(screen: StatusScreen, page: Page) -> list[str]:
     hosts = {one.host for one in screen.state.live}
     size = f"{counted(len(screen.state.live), 'instance')} live on {counted(len(hosts), 'host')}"
-    missing = sorted(screen.state.keys_missing)
+    missing = screen.keys_missing
     lines = [f"{page.paint('Instances', Tone.BOLD)}      {size}"]
     return lines + [f"  {one}   KEY MISSING   mtlsctl apply issues a new certificate" for one in missing]
 
@@ -184,7 +191,7 @@ def status_document(screen: StatusScreen) -> dict[str, object]:
         "certificates": [_certificate(one, screen) for one in screen.live],
         "undelivered": [str(one.id) for one in screen.undelivered],
         "orphans": [{"issuer": str(one.intent.issuer), "serial": one.intent.serial} for one in screen.orphans],
-        "keys_missing": sorted(map(str, state.keys_missing)),
+        "keys_missing": list(map(str, screen.keys_missing)),
         "diagnostics": [],
     }
 

@@ -174,4 +174,4 @@ def pointer(root: Path, *members: Recipe) -> Path:
 
 
 def with_digest(made: Recipe, digest: str) -> Recipe:
-    return replace(made, runtime_digest=digest, _digest=[])
+    return replace(made, runtime_digest=digest)

@@ -166,7 +166,7 @@ def test_identifiers_that_no_renderer_enforces_are_refused() -> None:
     ids=str,
 )
 def test_what_cannot_be_written_is_an_unsafe_plan(change: dict[str, Any]) -> None:
-    assert codes.UNWRITABLE == unsafe(replace(SERVING, **change, _digest=[]))
+    assert codes.UNWRITABLE == unsafe(replace(SERVING, **change))
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_what_cannot_be_written_is_an_unsafe_plan(change: dict[str, Any]) -> Non
     ids=str,
 )
 def test_a_setting_that_cannot_be_rendered_is_an_unsafe_plan(settings: tuple[tuple[str, SettingValue], ...]) -> None:
-    assert codes.SETTING == unsafe(replace(SERVING, settings=settings, _digest=[]))
+    assert codes.SETTING == unsafe(replace(SERVING, settings=settings))
 
 
 def test_a_local_port_stands_for_the_main_listener_or_for_the_only_one() -> None:
@@ -209,7 +209,7 @@ def test_curl_tries_every_numeric_endpoint_and_takes_the_first_name() -> None:
 
 
 def test_an_error_names_the_instance_and_shows_no_control_character() -> None:
-    made = replace(SERVING, instance=SERVING.instance._replace(service="a\x1b[2J"), _digest=[])
+    made = replace(SERVING, instance=SERVING.instance._replace(service="a\x1b[2J"))
     with pytest.raises(UnsafePlan) as raised:
         rendered(made)
     assert "\x1b" not in raised.value.diagnostics[0].message

@@ -9,11 +9,12 @@ import pytest
 from mtlsctl.errors import DeliveryError
 from mtlsctl.verify.wire import NotTls, Served, await_served, read_first_flight
 from tests.unit.verify.certificates import SCHEDULE_NAME, estate
-from tests.unit.verify.servers import Server, free_port, speaking_tls, tls_context
+from tests.unit.verify.servers import Nginx, Server, free_port, speaking_tls, tls_context
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.unit.verify.certificates import Leaf
 
@@ -66,11 +67,40 @@ def test_the_names_of_the_cas_are_read_however_the_records_are_cut(record_size: 
     assert (estate().schedule.der, names) == (flight.leaf_der, flight.ca_names)
 
 
-def test_a_server_of_tls_13_only_shows_its_certificate_and_hides_its_names() -> None:
+def test_a_server_of_tls_13_only_shows_its_certificate_and_asks_without_names() -> None:
     only = context(lowest=ssl.TLSVersion.TLSv1_3, highest=ssl.TLSVersion.TLSv1_3)
     with Server(speaking_tls(only)) as server:
         flight = read_first_flight(*server.address, SCHEDULE_NAME, 2)
+    assert ("1.3", estate().schedule.der, ()) == (flight.protocol, flight.leaf_der, flight.ca_names)
+
+
+def test_a_server_of_tls_13_only_that_asks_for_nothing_names_nobody() -> None:
+    only = tls_context(estate().schedule, verify=ssl.CERT_NONE)
+    only.minimum_version = ssl.TLSVersion.TLSv1_3
+    with Server(speaking_tls(only)) as server:
+        flight = read_first_flight(*server.address, SCHEDULE_NAME, 2)
     assert ("1.3", estate().schedule.der, None) == (flight.protocol, flight.leaf_der, flight.ca_names)
+
+
+@pytest.mark.peer("nginx")
+@pytest.mark.parametrize("protocol", ["1.2", "1.3"])
+def test_nginx_is_settled_when_it_asks_for_the_new_cas_with_either_protocol(tmp_path: Path, protocol: str) -> None:
+    """Its certificate is the same before and after: only the names tell that callers of a new CA are let in."""
+    nginx, port = Nginx(tmp_path), free_port()
+    mail, social = estate().mail_ca.subject_der, estate().social_ca.subject_der
+    at, leaf = ("127.0.0.1", port), estate().schedule.sha256
+    text = nginx.server(port, estate().schedule, estate().mail_ca, estate().social_ca, name=SCHEDULE_NAME)
+    nginx.conf.write_text(text.replace("TLSv1.2 TLSv1.3", f"TLSv{protocol}"))
+    nginx.start()
+    try:
+        flight = read_first_flight(*at, SCHEDULE_NAME, 2)
+        assert (protocol, {mail, social}) == (flight.protocol, set(flight.ca_names or ()))
+        await_served([served(at, leaf, frozenset({mail, social}))], deadline_seconds=5)
+        with pytest.raises(DeliveryError) as raised:
+            await_served([served(at, leaf, frozenset({mail}))], deadline_seconds=0.2)
+    finally:
+        nginx.stop()
+    assert ("M4204", True) == (raised.value.code, "1 are too many" in raised.value.notes[0])
 
 
 def test_a_server_that_asks_for_nothing_names_nobody() -> None:
