@@ -35,11 +35,11 @@ _KINDS = MappingProxyType(
 
 MEANINGS = MappingProxyType(
     {
-        "M1901": "mtlsctl.yaml, or the folder that it lies in, can be written by everyone, so it is not believed.",
-        "M1902": "mtlsctl.yaml is not a flat YAML mapping of texts.",
-        "M1903": "mtlsctl.yaml holds a key that means nothing.",
-        "M1904": "mtlsctl.yaml holds a key that belongs to the operator: a pull request can change that file.",
-        "M1905": "mtlsctl.yaml lacks a key that it must have.",
+        "M1901": "Everyone can write to mtlsctl.yaml, or to the folder that it lies in, so it is not believed.",
+        "M1902": "The file mtlsctl.yaml is not a flat YAML mapping of texts.",
+        "M1903": "A key in mtlsctl.yaml means nothing.",
+        "M1904": "A key in mtlsctl.yaml is the operator's to set: a pull request can change that file.",
+        "M1905": "A key that mtlsctl.yaml must have is missing.",
         "M1906": "A value in mtlsctl.yaml has not the form that it must have.",
         "M4001": "Delivery over SSH is not built yet. Planning for hosts with an `address` works, applying does not.",
         "M4101": "A file or folder of a host could not be read or written: permissions, a full disk, a missing folder.",
@@ -49,6 +49,7 @@ MEANINGS = MappingProxyType(
         "M4107": "A switch failed and was rolled back: the process serves what it served before.",
         "M4108": "A switch failed, and so did putting back what was there. The process is degraded.",
         "M4109": "A process would name no release at all.",
+        "M4111": "A host's folder belongs to another estate: its lineage is not this one's.",
         "M4110": "A release of that name lies on the host, but does not hold what was rendered.",
         "M4201": "The runtime's own check refused the staged configuration; nothing was switched.",
         "M4202": "A pid file does not lead to the process that it should; nothing was signalled.",

@@ -8,6 +8,8 @@ from pathlib import PurePosixPath
 
 BASE = PurePosixPath("/etc/mtlsctl")
 KEY_FILE = "tls.key"
+LINEAGE_FILE = BASE / ".lineage"
+"""Says whose tree it is. No service has a name with a dot, so nothing of a service can lie there."""
 RELEASES_KEPT = 3
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, assert_never
 from mtlsctl.deliver import tree
 from mtlsctl.deliver.layout import (
     KEY_FILE,
+    LINEAGE_FILE,
     CurrentPointer,
     FilePointer,
     key_file,
@@ -77,6 +78,22 @@ class LocalTransport:
     def shown(self, path: str) -> str:
         """See `Transport.shown`."""
         return self._tree.shown(path)
+
+    def claim(self, lineage: str) -> None:
+        """See `Transport.claim`."""
+        path = LINEAGE_FILE
+        with self._tree.step("claim", path), self._tree.folder(path.parent, create=True) as folder:
+            with suppress(FileExistsError):
+                tree.write_new(folder, path.name, f"{lineage}\n".encode(), 0o644)
+                tree.sync(folder)
+            owner = tree.read_file(folder, path.name)[0].decode(errors="replace").strip()
+        if owner != lineage:
+            raise DeliveryError(
+                f"{self.shown(str(path.parent))} belongs to another estate; nothing was changed",
+                code="M4111",
+                notes=(f"its lineage is {shown_lines(owner.encode())[0] if owner else 'not given'}",),
+                help="give this host a folder of its own",
+            )
 
     # keys
 

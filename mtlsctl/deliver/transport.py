@@ -23,6 +23,9 @@ class Transport(Protocol):
     def shown(self, path: str) -> str:
         """A path of the host as a person finds it from here."""
 
+    def claim(self, lineage: str) -> None:
+        """Mark the host's tree as this estate's, or see that it is; raises DeliveryError M4111 when it is another's."""
+
     def put_key(self, service: str, spki_sha256: str, key: Secret) -> None:
         """Keep a key born for this host, 0600 in a 0700 folder, named by its public key; idempotent."""
 

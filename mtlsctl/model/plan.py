@@ -59,12 +59,16 @@ class Op(StrEnum):
 
 
 class AccessChange(NamedTuple):
-    """A call that becomes declared, or stops being so; `port` is the door's port as people know it."""
+    """A call that becomes declared, or stops being so; `port` is the door's port as people know it.
+
+    `span` is the place that declares it; of a call that ends, the door or the service that stays, if one does.
+    """
 
     op: Op
     edge: Edge
     port: int
     span: Span | None
+    reason: str = "declared"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

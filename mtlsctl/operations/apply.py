@@ -11,8 +11,8 @@ from mtlsctl.failpoints import reach
 from mtlsctl.model.plan import Op
 from mtlsctl.model.topology import DirectoryHost, SshHost
 from mtlsctl.operations.executor import Executor, live_members
-from mtlsctl.operations.issue import issue_certificates, make_authorities, request_keys
-from mtlsctl.operations.observe import hosts_of, look_at_hosts
+from mtlsctl.operations.issue import issue_certificates, make_authorities, prove_anchors, request_keys
+from mtlsctl.operations.observe import delete_left_over, hosts_of, look_at_hosts
 from mtlsctl.operations.plan import Planned, refuse_unsafe
 from mtlsctl.operations.progress import Issued, Status
 from mtlsctl.operations.publication import Publication
@@ -127,9 +127,9 @@ class _Run:
     hosts: Mapping[str, Host]
 
     def go(self) -> Applied:
-        plan = self.planned.plan
-        if plan.authorities or plan.certificates:
-            self.writer.unlock()  # a wrong encryption key is found before anything is begun
+        self.writer.unlock()  # a wrong encryption key is found before anything is begun
+        prove_anchors(self.writer, self.planned.state, self.planned.plan.steps)
+        self._claim(self._hosts_to_tidy(everywhere=False))
         is_left_undone = self._is_left_undone()
         operation = self.writer.open_operation("apply")
         reach("operation.opened")
@@ -150,9 +150,14 @@ class _Run:
             processes=events,
         )
 
+    def _claim(self, names: Iterable[str]) -> None:
+        for transport in self._transports(names).values():
+            transport.claim(self.planned.state.lineage)
+
     def end_what_is_open(self) -> Applied:
         """Nothing changes; what an operation that ended early did not come to (old releases and keys) is done here."""
         if self._is_left_undone():
+            self._claim(self._hosts_to_tidy(everywhere=True))
             self.writer.open_operation("apply")
             self._tidy(self._transports(self._hosts_to_tidy(everywhere=True)))
             self.writer.close_operation(Outcome.DONE)
@@ -213,6 +218,7 @@ class _Run:
         for change in self.planned.plan.authority_changes:
             if change.op is Op.REMOVE:
                 self.writer.destroy_authority_key(change.id)
+        delete_left_over(self.writer, self.planned.inventory, self.hosts, transports)
         state = self.writer.snapshot()
         for name, transport in transports.items():
             _prune(transport, state, name)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mtlsctl.errors import DeliveryError
+from mtlsctl.errors import DeliveryError, StateError
 from mtlsctl.failpoints import reach
+from mtlsctl.pki.inspect import parse_certificate
 from mtlsctl.pki.issue import Issuer, draft_authority, draft_certificate, lint, sign
 from mtlsctl.pki.keys import generate_key, load_private, private_der, private_pem, spki_sha256
+from mtlsctl.store.codes import SWAPPED_CERTIFICATE
 from mtlsctl.store.port import Intent
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
     from mtlsctl.deliver.transport import Transport
     from mtlsctl.model.credential import AuthorityId, AuthorityProfile, CertificateProfile
+    from mtlsctl.model.plan import Step
+    from mtlsctl.model.state import State
     from mtlsctl.model.topology import InstanceId
     from mtlsctl.pki.issue import Draft
     from mtlsctl.pki.keys import PrivateKey, PublicKey
@@ -118,3 +122,24 @@ def issuers_of(writer: StateWriter, wanted: Iterable[AuthorityId]) -> dict[Autho
 def signing_keys(writer: StateWriter, wanted: Iterable[AuthorityId]) -> dict[AuthorityId, PrivateKey]:
     """The CAs' private keys, opened; raises SealedKeyError when the encryption key does not fit."""
     return {one: load_private(writer.authority_key(one)) for one in wanted}
+
+
+def prove_anchors(writer: StateWriter, state: State, steps: Iterable[Step]) -> None:
+    """Every CA that a release is to trust is the one whose key was sealed: its certificate may have been swapped.
+
+    Who can write the state, or offer another one, cannot seal a key. Raises SealedKeyError or StateError M3050.
+    """
+    recipes = [step.recipe for step in steps if step.recipe is not None]
+    policies = [served.policy for recipe in recipes for served in recipe.listeners]
+    policies += [callee.policy for recipe in recipes for callee in recipe.callees]
+    for anchor in sorted({anchor for policy in policies for anchor in policy.anchors}):
+        authority = state.authorities.get(anchor)
+        if authority is None or authority.key_destroyed:
+            continue  # about to be made, or ended together with every leaf of it
+        key = load_private(writer.authority_key(anchor)).public_key()
+        if parse_certificate(writer.certificate(anchor)).public_key != key:
+            raise StateError(
+                f"the certificate of {anchor} in the state is not of the key that was sealed with it",
+                code=SWAPPED_CERTIFICATE,
+                help="somebody altered the state: restore a backup with `mtlsctl state restore FILE`",
+            )

@@ -39,9 +39,9 @@ def look_at_hosts(
 ) -> list[Noticed]:
     """Bring the state in line with what directory hosts hold; hosts over SSH are not looked at yet.
 
-    An open switch is recorded as done or undone by what its pointer says; releases and keys that are gone are made
-    anew by the plan that follows; what a removal left behind is deleted. Raises DeliveryError when a pointer says
-    neither, or its process serves neither.
+    An open switch is recorded as done or undone by what its pointer says; releases and keys that are gone or altered
+    are made anew by the plan that follows. Nothing else is written, for nothing was approved yet. Raises DeliveryError
+    when a pointer says neither, or its process serves neither.
     """
     transports = {name: transport_to(host) for name, host in hosts.items() if isinstance(host, DirectoryHost)}
     messages = settle_interrupted(writer, hosts, catalog, transports)
@@ -51,20 +51,24 @@ def look_at_hosts(
         if process.host in transports:
             messages += _compare(writer, state, process, instances, runtimes, transports[process.host])
     messages += _missing_keys(writer, state, inventory, transports)
-    _delete_left_over(writer, inventory, hosts, transports)
     return [Noticed(at=clock(), message=message) for message in messages]
 
 
-def _delete_left_over(
+def delete_left_over(
     writer: StateWriter, inventory: Inventory, hosts: Mapping[str, Host], transports: Mapping[str, Transport]
 ) -> None:
-    """Keys and releases of instances that are gone: an apply may have ended after the switch that dropped them."""
+    """Keys and releases of instances that are gone: an apply may have ended after the switch that dropped them.
+
+    Only where they were put: a host whose folder is another now may hold what is not ours.
+    """
     state = writer.snapshot()
     needed = {*state.live, *inventory.instances()}
     taken = {(_folder_of(hosts[one.host]), one.service) for one in needed if one.host in hosts}
     for instance in sorted(state.sequences.keys() - needed):
-        host = hosts.get(instance.host)
-        if host is not None and instance.host in transports and (_folder_of(host), instance.service) not in taken:
+        host, known = hosts.get(instance.host), state.hosts.get(instance.host)
+        if instance.host not in transports or host is None or known is None or _folder_of(host) != _folder_of(known):
+            continue
+        if (_folder_of(host), instance.service) not in taken:
             if instance not in state.keys_missing:
                 writer.record_key_missing(instance)
             transports[instance.host].delete_service(instance.service)

@@ -11,6 +11,7 @@ from mtlsctl.model.topology import Edge, ListenerId
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from mtlsctl.model.diagnostic import Span
     from mtlsctl.model.release import Callee, Recipe, ServedListener
     from mtlsctl.model.topology import InstanceId, Inventory
 
@@ -34,9 +35,22 @@ def access_changes(inventory: Inventory, live: Mapping[InstanceId, Recipe]) -> t
         if edge not in somewhere or edge in nowhere
     ]
     removed = [
-        AccessChange(Op.REMOVE, edge, port, None) for edge, port in sorted(somewhere.items()) if edge not in declared
+        AccessChange(Op.REMOVE, edge, port, *_end_of(edge, inventory))
+        for edge, port in sorted(somewhere.items())
+        if edge not in declared
     ]
     return (*added, *removed)
+
+
+def _end_of(edge: Edge, inventory: Inventory) -> tuple[Span | None, str]:
+    """Where the inventory shows that a call is no longer declared, and why it is not."""
+    service = inventory.services.get(edge.listener.service)
+    if service is None:
+        return None, "the service is removed"
+    listener = next((one for one in service.listeners if one.name == edge.listener.listener), None)
+    if listener is None:
+        return service.span, "the listener is removed"
+    return listener.span, "no longer a caller" if edge.caller in inventory.services else "the caller is removed"
 
 
 def _live_edges(live: Mapping[InstanceId, Recipe]) -> tuple[dict[Edge, int], set[Edge]]:

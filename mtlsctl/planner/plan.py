@@ -31,6 +31,7 @@ from mtlsctl.planner.safety import (
     enforcement_refusals,
     placement_risks,
     port_refusals,
+    process_refusals,
 )
 from mtlsctl.planner.trust import desired_recipes, presented_anchors
 from mtlsctl.planner.waves import leaving_recipe, make_steps
@@ -244,6 +245,7 @@ def _findings(
         yield from enforcement_refusals(service, runtimes[service.runtime], callees)
     for name, recipe in _widest(inventory, course).items():
         yield from budget_findings(state.estate, recipe, inventory.services[name].span)
+    yield from process_refusals(inventory, course.desired)
     yield from change_refusals(inventory, live, course.desired)
     yield from port_refusals(inventory, live, course.steps)
 

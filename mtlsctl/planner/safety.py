@@ -26,7 +26,9 @@ NAME_BUDGET = "M2010"
 PORT_PASSES_ON = "M2011"
 RUNTIME_CHANGES = "M2012"
 ADDRESS_OF_SOCKET_CHANGES = "M2013"
+PROCESS_NAME = "M2014"
 NEW_PLACEMENT = "M2101"
+MOVED_FOLDER = "M2102"
 
 MEANINGS = {
     CANNOT_ENFORCE: "the runtime cannot refuse an undeclared caller by what it trusts",
@@ -36,7 +38,9 @@ MEANINGS = {
     PORT_PASSES_ON: "a port passes from one owner to another, which cannot be done without a gap",
     RUNTIME_CHANGES: "a live service cannot change its runtime in place",
     ADDRESS_OF_SOCKET_CHANGES: "a live port cannot be bound to other addresses without a gap",
+    PROCESS_NAME: "a service has the name of a runtime's process on the same host",
     NEW_PLACEMENT: "a service's key goes to a host for the first time",
+    MOVED_FOLDER: "a host's folder is another now",
 }
 
 
@@ -172,16 +176,46 @@ def _conflicts(owners: Mapping[Claim, set[str]]) -> Iterator[tuple[Claim, Claim]
 def placement_risks(
     inventory: Inventory, live: Mapping[InstanceId, Recipe], desired: Mapping[InstanceId, Recipe]
 ) -> tuple[Risk, ...]:
-    """Services whose key goes to a host for the first time, in the order of the inventory."""
+    """Services whose key goes to a host for the first time, and hosts whose folder is another now."""
     placed: dict[str, list[str]] = defaultdict(list)
-    for instance in desired:
+    moved: dict[str, tuple[str, str]] = {}
+    for instance, recipe in desired.items():
         if instance not in live:
             placed[instance.service].append(instance.host)
-    return tuple(
-        Risk(
-            code=NEW_PLACEMENT,
-            summary=f"{service} gets a key on {', '.join(hosts)} for the first time",
-            span=inventory.services[service].span,
-        )
-        for service, hosts in placed.items()
+        elif live[instance].root != recipe.root:
+            moved[instance.host] = (live[instance].root, recipe.root)
+    return (
+        *(
+            Risk(
+                code=NEW_PLACEMENT,
+                summary=f"{service} gets a key on {', '.join(hosts)} for the first time",
+                span=inventory.services[service].span,
+            )
+            for service, hosts in placed.items()
+        ),
+        *(
+            Risk(
+                code=MOVED_FOLDER,
+                summary=f"{host} moves from {old or '/'} to {new or '/'}: keys that are not there are made anew, and "
+                "what lies in the old folder stays there",
+                span=inventory.hosts[host].span,
+            )
+            for host, (old, new) in moved.items()
+        ),
     )
+
+
+def process_refusals(inventory: Inventory, desired: Mapping[InstanceId, Recipe]) -> Iterator[Diagnostic]:
+    """One process is one program: a service of its own process may not bear the name of a runtime that has one."""
+    owners: dict[ProcessId, Recipe] = {}
+    for recipe in desired.values():
+        first = owners.setdefault(recipe.process, recipe)
+        if first.runtime != recipe.runtime:
+            named = next(one for one in (first, recipe) if one.instance.service == recipe.process.name)
+            yield Diagnostic(
+                code=PROCESS_NAME,
+                message=f"the service `{named.instance.service}` has the name of a process of {recipe.instance.host} "
+                "that belongs to a runtime",
+                span=inventory.services[named.instance.service].span,
+                help="give the service another name",
+            )

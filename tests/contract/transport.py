@@ -100,6 +100,15 @@ class TransportContract:
             keyed.transport.put_key("mail", OTHER_SPKI, KEY)
         assert "M4102" == refused.value.code
 
+    # whose tree it is
+
+    def test_a_tree_is_claimed_once_and_by_nobody_else(self, place: Place) -> None:
+        place.transport.claim("b7f0")
+        place.transport.claim("b7f0")
+        with pytest.raises(DeliveryError) as refused:
+            place.transport.claim("0000")
+        assert "M4111" == refused.value.code
+
     # releases
 
     def test_a_staged_release_is_whole_and_read_back_as_it_was_given(self, keyed: Place) -> None:

@@ -313,6 +313,54 @@ def test_a_release_that_is_gone_is_made_again(estate: Estate) -> None:
     estate.converge()
 
 
+def test_a_release_whose_file_was_altered_is_made_again(estate: Estate) -> None:
+    (config,) = estate.folder.glob("out/*/etc/mtlsctl/schedule/releases/*/nginx.conf")
+    whole = config.read_bytes()
+    config.chmod(0o640)
+    config.write_bytes(whole + b"# by hand\n")
+    ran = estate.good("apply", "--yes")
+    assert "was altered (nginx.conf)" in ran.err
+    (made,) = estate.folder.glob("out/*/etc/mtlsctl/schedule/releases/*/nginx.conf")
+    assert whole == made.read_bytes()
+    estate.good("verify", "--embedded")
+
+
+def test_a_folder_of_another_estate_is_left_alone(estate: Estate, tmp_path: Path) -> None:
+    foreign = tmp_path / "theirs"
+    keys = foreign / "etc" / "mtlsctl" / "reporting" / "keys"
+    keys.mkdir(parents=True, mode=0o700)
+    (foreign / "etc" / "mtlsctl" / ".lineage").write_text("0000\n")
+    (keys / "a.key").write_text("theirs")
+    inventory = calendar()
+    for host in inventory["hosts"].values():
+        host["directory"] = str(foreign / host["directory"].rpartition("/")[2])
+    name = next(iter(inventory["hosts"]))
+    inventory["hosts"][name]["directory"] = str(foreign)
+    estate.write(inventory)
+    ran = estate.run("apply", "--yes")
+    assert (3, True) == (ran.code, "M4111" in ran.out + ran.err), ran
+    assert "theirs" == (keys / "a.key").read_text()
+
+
+def test_a_ca_that_was_swapped_in_the_state_is_trusted_by_nobody(estate: Estate) -> None:
+    with closing(sqlite3.connect(estate.state)) as database:
+        for (trigger,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            database.execute(f"DROP TRIGGER {trigger}")
+        database.execute("PRAGMA foreign_keys = OFF")
+        mine = database.execute(
+            "SELECT c.der FROM certificates c JOIN authorities a ON a.certificate_sha256 = c.sha256 "
+            "WHERE a.service = 'schedule'"
+        ).fetchone()
+        sha256 = database.execute("SELECT certificate_sha256 FROM authorities WHERE service = 'mail'").fetchone()
+        database.execute("UPDATE certificates SET der = ? WHERE sha256 = ?", (*mine, *sha256))
+        database.commit()
+    inventory = calendar()
+    inventory["services"]["schedule"]["settings"] = {"upstream": "http://127.0.0.1:9"}
+    estate.write(inventory)
+    ran = estate.run("apply", "--yes")
+    assert (1, True) == (ran.code, "M3050" in ran.out + ran.err), ran
+
+
 def test_a_pointer_that_was_edited_is_not_overwritten(estate: Estate) -> None:
     pointer = estate.folder / CONF
     ours = pointer.read_text()

@@ -1,7 +1,8 @@
 """Whatever stands in a string, rendered files keep their shape: the value is refused, or only its own leaves change.
 
-Recipes are built past the inventory's validation, so that the renderer is alone with each hostile value. Each file is
-parsed by a reader of its syntax that is not ours; the tree of the hostile render has to be that of the benign one.
+Twice: recipes are built past the inventory's validation, so that the renderer is alone with each hostile value; and
+every string of an inventory goes the whole way, through loader, planner and renderer. Each file is parsed by a reader
+of its syntax that is not ours; the tree of the hostile render has to be that of the benign one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import shutil
 import subprocess
 import threading
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -22,17 +24,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtlsctl.errors import MtlsctlError
+from mtlsctl.errors import InventoryError, MtlsctlError, UnsafePlan
+from mtlsctl.inventory import load_inventory
+from mtlsctl.inventory.shape import INVENTORY, Anything, ListOf, Named, Record, Shape, Word
 from mtlsctl.model.release import recipe_from_json, recipe_to_json
+from mtlsctl.model.state import State
 from mtlsctl.model.topology import ProcessId
+from mtlsctl.planner.plan import make_plan
 from mtlsctl.render.cases import made_up_material
+from mtlsctl.render.catalog import runtimes_of
 from mtlsctl.render.process import render_pointer
 from mtlsctl.render.quoting import FILTERS, Untrusted, Unwritable
 from mtlsctl.render.release import fill
 from tests.unit.render.recipes import FOLDERS, call, door, recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from mtlsctl.model.release import Recipe
@@ -372,6 +379,284 @@ def test_a_word_outside_a_closed_set_is_refused(field: str) -> None:
         with pytest.raises((MtlsctlError, ValueError)):
             rendered(recipe_from_json(plain))
         plain["listeners"][0][field] = before
+
+
+# --- the language itself ----------------------------------------------------------------------------------------
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+RUNTIMES = runtimes_of(FOLDERS)
+EACH = "*"
+"""In a path: the name of an entry that the author chose. In front of the last word: the name itself."""
+
+# Every word that is a name or a text stands here under a text that is part of no other, so that a place can be followed
+# into the files; what it names elsewhere (a host, a caller) is renamed with it.
+SAMPLE: Any = {
+    "version": "1",
+    "name": "estatename",
+    "defaults": {
+        "certificate": {"key": "ecdsa-p256", "lifetime": "80d", "renew_before": "20d"},
+        "certification_authority": {"key": "ed25519", "lifetime": "800d", "renew_before": "200d"},
+    },
+    "trust": {"model": "service-ca"},
+    "hosts": {
+        "folderhost": {
+            "directory": "outfolder",
+            "address": "folderaddress.example",
+            "pid_files": {"program": "run/ownpid"},
+        },
+        "seenhost": {"directory": "otherfolder", "address": "10.9.8.7", "seen_as": "/seenroot"},
+        "sshhost": {
+            "address": "sshaddress.example",
+            "port": "2222",
+            "user": "deployuser",
+            "identity_file": "/identityfile",
+            "jump": "jumphost.example",
+            "become": "false",
+        },
+    },
+    "services": {
+        "frontdoor": {
+            "runtime": "nginx",
+            "hosts": ["folderhost", "sshhost"],
+            "names": ["firstname.example", "secondname.example"],
+            "addresses": "false",
+            "listeners": [
+                {
+                    "name": "longdoor",
+                    "port": "8443",
+                    "bind": "all",
+                    "client_certificate": "required",
+                    "protocols": ["1.2", "1.3"],
+                    "callers": ["shellcaller", "program"],
+                },
+                {"name": "otherdoor", "port": "8444", "callers": ["shellcaller", "program"]},
+            ],
+            "settings": {"upstream": "http://upstreamhost.example:8080/upstreampath", "egress": {"filekeeper": "9001"}},
+            "certificate": {"key": "ecdsa-p256", "lifetime": "70d", "renew_before": "21d"},
+            "certification_authority": {
+                "key": "ed25519",
+                "lifetime": "700d",
+                "renew_before": "210d",
+                "generation": "3",
+            },
+            "trust": {"model": "service-ca"},
+        },
+        "filekeeper": {
+            "runtime": "pem",
+            "hosts": ["seenhost"],
+            "listen": "7443",
+            "bind": "host",
+            "callers": ["frontdoor", "shellcaller", "program"],
+        },
+        "shellcaller": {"runtime": "curl", "hosts": ["seenhost"]},
+        "program": {"runtime": "node", "hosts": ["folderhost"]},
+    },
+}
+
+OTHER_MEANING: dict[str, Any] = {
+    "version": set(),
+    "runtime": set(FOLDERS),
+    "addresses": {"true"},
+    "bind": set(),
+    "client_certificate": {"required"},
+    "protocols": {"1.2"},
+    "key": set(),
+    "model": set(),
+    "become": {"true"},
+    "lifetime": set(),
+    "renew_before": set(),
+    "generation": set(),
+    "port": set(),
+    "listen": set(),
+}
+"""Keys whose words are chosen from a set or counted, with the hostile words that they may take: each is another meaning,
+and no leaf."""
+
+
+def places_of(shape: Shape, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every place of the language where a text of the author's stands."""
+    match shape:
+        case Word():
+            yield path
+        case Anything():
+            yield (*path, "...")
+        case ListOf():
+            yield from places_of(shape.each, (*path, "[]"))
+        case Named():
+            yield (*path, "name of an entry")
+            yield from places_of(shape.each, (*path, EACH))
+        case Record():
+            for key, inner in shape.fields.items():
+                yield from places_of(inner, (*path, key))
+
+
+def texts_of(node: Any, shape: Shape, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Every text of an inventory with its place in the language; of settings, each word and name inside."""
+    match shape:
+        case Word():
+            yield path, node
+        case Anything():
+            inner = [node] if isinstance(node, str) else [*node, *node.values()]
+            yield from (((*path, "..."), text) for text in inner)
+        case ListOf():
+            for one in node:
+                yield from texts_of(one, shape.each, (*path, "[]"))
+        case Named():
+            for name, one in node.items():
+                yield (*path, "name of an entry"), name
+                yield from texts_of(one, shape.each, (*path, EACH))
+        case Record():
+            for key, one in node.items():
+                yield from texts_of(one, shape.fields[key], (*path, key))
+
+
+TEXTS = sorted(set(texts_of(SAMPLE, INVENTORY)))
+
+
+def is_meaning(place: tuple[str, ...], text: str) -> bool:
+    """Whether another text at this place says something else, and names nothing else."""
+    return text.isdigit() or place[-1] in OTHER_MEANING or "protocols" in place
+
+
+MEANINGS = [(place, text) for place, text in TEXTS if is_meaning(place, text)]
+NAMES = sorted({text: place for place, text in reversed(TEXTS) if not is_meaning(place, text)}.items())
+"""A text that stands in several places is the same name there, so it is tried once."""
+
+
+def renamed(tree: Any, before: str, after: str) -> Any:
+    """The tree with one text replaced wherever it stands, as a key too."""
+    if isinstance(tree, dict):
+        return {after if key == before else key: renamed(value, before, after) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [renamed(one, before, after) for one in tree]
+    return after if tree == before else tree
+
+
+def put(tree: Any, place: tuple[str, ...], before: str, after: str) -> Any:
+    """The tree with the text replaced at the places of this kind alone."""
+    if not place or place[0] == "...":
+        return renamed(tree, before, after)
+    first, rest = place[0], place[1:]
+    if isinstance(tree, list):
+        return [put(one, rest, before, after) for one in tree]
+    chosen = tree.keys() if first == EACH else {first} & tree.keys()
+    return {key: put(one, rest, before, after) if key in chosen else one for key, one in tree.items()}
+
+
+@cache
+def written(hostile_tree: str, folder: Path) -> Any:
+    """What an inventory gives in the end: every file by host, service and name. None when it is refused."""
+    file = folder / "inventory.yaml"
+    file.write_text(hostile_tree, encoding="utf-8")
+    try:
+        inventory = load_inventory(file, RUNTIMES, root=folder).inventory
+    except InventoryError:
+        return None
+    state = State(lineage="0" * 32, serial=0, estate=inventory.name)
+    plan = make_plan(inventory, state, RUNTIMES, NOW)
+    if plan.refusals:
+        return None
+    recipes = {step.id.instance: step.recipe for step in plan.steps if step.recipe is not None}
+    assert sorted(recipes) == sorted(one for service in inventory.services.values() for one in service.instances)
+    try:
+        return dict(files_of(recipes.values()))
+    except UnsafePlan:
+        return None
+
+
+def files_of(recipes: Any) -> Iterator[tuple[tuple[str, ...], str]]:
+    members: dict[ProcessId, list[tuple[Recipe, str]]] = {}
+    releases = []
+    for made in recipes:
+        release = fill(made, FOLDERS[made.runtime], made_up_material(made))
+        releases.append(release.release)
+        members.setdefault(made.process, []).append((made, release.release))
+        for one in release.files:
+            if not one.path.endswith((".pem", ".crt")):
+                yield (*made.instance, one.path), one.content.decode().replace(release.release, "RELEASE")
+    for process, some in members.items():
+        folder = FOLDERS[some[0][0].runtime]
+        if folder.manifest.pointer is not None:
+            text = render_pointer(folder, process, some).decode()
+            for release in releases:
+                text = text.replace(release, "RELEASE")
+            yield (*process, "pointer.conf"), text
+
+
+def check_files(benign: Any, files: Any, before: str, after: str, folder: Path) -> None:
+    """The same files, but for the text in their names, each of the same shape, with no other leaf changed."""
+
+    def followed(text: str) -> str:
+        path = str(folder / before)
+        return text.replace(path, str(folder / after)) if path in text else text.replace(before, after)
+
+    expected = {tuple(followed(part) for part in name): text for name, text in benign.items()}
+    assert expected.keys() == files.keys()
+    for name, text in expected.items():
+        wanted = unordered(parsed(name[-1], text, folder), followed)
+        assert wanted == unordered(parsed(name[-1], files[name], folder), str)
+
+
+parsed = cache(tree_of)
+
+
+def unordered(node: Any, followed: Callable[[str], str]) -> Any:
+    """The tree with its leaves followed and its siblings sorted, as they are written in the order of names.
+
+    Lower case and without brackets: DNS names are made lower case, and an address before a port stands in brackets.
+    """
+    if isinstance(node, Leaf):
+        return "LEAF " + followed(str(node)).lower().replace("[", "").replace("]", "")
+    if isinstance(node, dict):
+        return {key: unordered(value, followed) for key, value in node.items()}
+    return sorted((unordered(one, followed) for one in node), key=json.dumps) if isinstance(node, list) else node
+
+
+@pytest.fixture(scope="module")
+def one_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for all, so that what was parsed once is known."""
+    return tmp_path_factory.mktemp("inventory")
+
+
+def dotted_place(one: Any) -> str:
+    return one if isinstance(one, str) else ".".join(one)
+
+
+def test_the_sample_has_a_text_at_every_place_of_the_language() -> None:
+    assert sorted(set(places_of(INVENTORY))) == sorted({place for place, _ in TEXTS})
+
+
+def test_a_field_that_the_sample_lacks_is_found() -> None:
+    more = replace(INVENTORY, fields={**INVENTORY.fields, "colour": Word()})
+    assert {("colour",)} == set(places_of(more)) - {place for place, _ in TEXTS}
+
+
+def test_the_sample_is_taken_and_no_name_in_it_is_part_of_another_text(one_folder: Path) -> None:
+    assert written(json.dumps(SAMPLE), one_folder)
+    for name, _ in NAMES:
+        assert {name} == {text for _, text in TEXTS if name in text}
+
+
+@pytest.mark.parametrize(("before", "place"), NAMES, ids=dotted_place)
+def test_a_hostile_text_in_an_inventory_is_refused_or_stays_a_leaf(
+    before: str, place: tuple[str, ...], one_folder: Path
+) -> None:
+    benign = written(json.dumps(SAMPLE), one_folder)
+    for hostile in HOSTILE:
+        files = written(json.dumps(renamed(SAMPLE, before, hostile)), one_folder)
+        if files is not None:
+            check_files(benign, files, before, hostile, one_folder)
+
+
+@pytest.mark.parametrize(("place", "before"), MEANINGS, ids=dotted_place)
+def test_a_hostile_text_where_words_are_chosen_or_counted_is_refused(
+    place: tuple[str, ...], before: str, one_folder: Path
+) -> None:
+    known = next((OTHER_MEANING[key] for key in reversed(place) if key in OTHER_MEANING), set())
+    for hostile in set(HOSTILE) - known:
+        changed = put(SAMPLE, place, before, hostile)
+        assert changed != SAMPLE
+        assert written(json.dumps(changed), one_folder) is None, hostile
 
 
 READERS = {

@@ -158,11 +158,16 @@ def test_whatever_differs_at_a_call_is_another_recipe(other: Callee) -> None:
 
 
 def test_the_digest_is_computed_once_and_is_no_part_of_the_value() -> None:
-    fresh = replace(RECIPE)
+    fresh, again = replace(RECIPE), replace(RECIPE)
     assert fresh.digest == RECIPE.digest
     assert fresh.digest is fresh.digest
-    assert fresh == replace(RECIPE)
-    assert repr(RECIPE) == repr(replace(RECIPE, _digest=["something else"]))
+    assert fresh == again
+    assert repr(fresh) == repr(again)
+
+
+def test_a_recipe_that_was_changed_does_not_keep_the_digest_of_what_it_was() -> None:
+    assert RECIPE.digest
+    assert replace(RECIPE, root="/elsewhere").digest != RECIPE.digest
 
 
 def test_the_digest_does_not_depend_on_the_order_of_a_set() -> None:

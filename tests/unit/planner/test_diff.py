@@ -15,6 +15,7 @@ from tests.support.runtimes import NGINX, RUNTIMES
 from tests.support.world import NOW, World
 
 if TYPE_CHECKING:
+    from mtlsctl.model.diagnostic import Span
     from mtlsctl.model.topology import Inventory
 
 MAIL, SOCIAL = Edge("mail", ListenerId("schedule", "main")), Edge("social", ListenerId("schedule", "main"))
@@ -40,8 +41,22 @@ def test_a_call_that_was_added_is_the_only_change_of_access() -> None:
     assert (AccessChange(Op.ADD, SOCIAL, 8443, line(6)),) == plan_of(BOTH, applied(CALENDAR)).access
 
 
-def test_a_call_that_was_removed_has_no_line_any_more() -> None:
-    assert (AccessChange(Op.REMOVE, SOCIAL, 8443, None),) == plan_of(CALENDAR, applied(BOTH)).access
+def test_a_call_that_was_removed_points_at_the_door_that_stays() -> None:
+    expected = AccessChange(Op.REMOVE, SOCIAL, 8443, line(30), "no longer a caller")
+    assert (expected,) == plan_of(CALENDAR, applied(BOTH)).access
+
+
+@pytest.mark.parametrize(
+    ("inventory", "span", "reason"),
+    [
+        (changed(without(CALENDAR, "mail"), "schedule", listeners=(door(),)), line(30), "the caller is removed"),
+        (changed(CALENDAR, "schedule", listeners=()), line(20), "the listener is removed"),
+        (without(CALENDAR, "schedule"), None, "the service is removed"),
+    ],
+    ids=["caller", "listener", "service"],
+)
+def test_a_call_that_ends_says_why(inventory: Inventory, span: Span | None, reason: str) -> None:
+    assert (AccessChange(Op.REMOVE, MAIL, 8443, span, reason),) == plan_of(inventory, applied(CALENDAR)).access
 
 
 def test_who_may_call_does_not_change_with_settings_names_ports_or_authorities() -> None:
@@ -83,7 +98,7 @@ def test_a_call_that_one_instance_still_lets_in_is_still_to_be_removed() -> None
     world = applied(wide)
     asked = changed(wide, "schedule", listeners=(door("mail"),))
     apply(asked, world, fails={StepId(at("schedule", "h2"), Wave.WITHDRAW)})
-    assert (AccessChange(Op.REMOVE, SOCIAL, 8443, None),) == plan_of(asked, world).access
+    assert [(Op.REMOVE, SOCIAL)] == [(one.op, one.edge) for one in plan_of(asked, world).access]
 
 
 def test_a_call_to_another_door_of_the_same_service_is_another_call() -> None:
