@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mtlsctl.model.credential import AuthorityId, AuthorityProfile, CertificateProfile, CredentialId
     from mtlsctl.model.diagnostic import Diagnostic, Span
     from mtlsctl.model.release import Recipe
-    from mtlsctl.model.topology import Edge, InstanceId, ProcessId
+    from mtlsctl.model.topology import Edge, InstanceId, KeyAlgorithm, ProcessId
 
 
 class Wave(IntEnum):
@@ -106,6 +106,21 @@ class ServiceChange:
     due: bool
 
 
+class KeyOrigin(StrEnum):
+    """Where a new key is born: on the host that will use it, or here, for a host that is a folder of this machine."""
+
+    HOST = "host"
+    CONTROLLER = "controller"
+
+
+class KeyRequest(NamedTuple):
+    """A key to be born for a certificate, before anything is signed; only its public half is carried further."""
+
+    credential: CredentialId
+    key: KeyAlgorithm
+    origin: KeyOrigin
+
+
 class StepId(NamedTuple):
     instance: InstanceId
     wave: Wave
@@ -148,8 +163,8 @@ class Due:
 class Plan:
     """All that an apply would do. Holds no secret, and needs neither key nor network to be made.
 
-    `authorities` and `certificates` are made before any step runs, in that order. `fingerprint` is of what the
-    inventory causes: two plans of the same edit on states that differ by renewals alone have the same.
+    `authorities`, `requests` and `certificates` are done before any step runs, in that order. `fingerprint` is of
+    what the inventory causes: two plans of the same edit on states that differ by renewals alone have the same.
     """
 
     estate: str
@@ -162,6 +177,7 @@ class Plan:
     authority_changes: tuple[AuthorityChange, ...] = ()
     certificate_changes: tuple[CertificateChange, ...] = ()
     service_changes: tuple[ServiceChange, ...] = ()
+    requests: tuple[KeyRequest, ...] = ()
     steps: tuple[Step, ...] = ()
     refusals: tuple[Diagnostic, ...] = ()
     warnings: tuple[Diagnostic, ...] = ()

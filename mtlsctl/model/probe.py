@@ -12,13 +12,20 @@ if TYPE_CHECKING:
 
 
 class Presented(StrEnum):
-    """What the prober shows: a delivered credential, nothing, or one that must be refused."""
+    """What the prober shows: a delivered credential, nothing, or what must be refused.
+
+    The last three need no certificate: an undeclared protocol version is greeted, HTTP is sent without TLS, and the
+    first flight is compared with what was applied, as a certificate of another CA may be one that nobody can try.
+    """
 
     DELIVERED = "delivered"
     NO_CERTIFICATE = "no certificate"
     FOREIGN_CA = "foreign CA"
     EXPIRED = "expired"
     WRONG_USAGE = "wrong key usage"
+    OTHER_PROTOCOL = "undeclared protocol"
+    PLAINTEXT = "plain HTTP"
+    OTHER_CA = "undeclared CA"
 
 
 class Expectation(StrEnum):

@@ -16,7 +16,7 @@ from mtlsctl.operations.observe import delete_left_over, hosts_of, look_at_hosts
 from mtlsctl.operations.plan import Planned, refuse_unsafe
 from mtlsctl.operations.progress import Issued, Status
 from mtlsctl.operations.publication import Publication
-from mtlsctl.operations.releases import render_releases
+from mtlsctl.operations.releases import render_releases, try_pointers
 from mtlsctl.operations.saved_plan import compare
 from mtlsctl.operations.workspace import not_over_ssh_yet
 from mtlsctl.planner.plan import make_plan
@@ -181,6 +181,7 @@ class _Run:
         fit = [step for step in plan.steps if step.id.instance not in unfit]
         state = self.writer.snapshot()
         rendered = render_releases(fit, state, self.writer, self.workspace.catalog)
+        try_pointers(fit, rendered, live_members(state), self.workspace.catalog)
         self.writer.record_releases([one.record for one in rendered.values()])
         publication = Publication(
             writer=self.writer,
@@ -208,7 +209,7 @@ class _Run:
         """CAs, then key requests, then leaves; gives the instances for which no key could be had."""
         plan, now = self.planned.plan, self.workspace.clock()
         make_authorities(self.writer, plan.authorities, now)
-        born, failed = request_keys(plan.certificates, transports)
+        born, failed = request_keys(plan.requests, transports)
         issued = issue_certificates(self.writer, plan.certificates, born, now)
         self.wishes.report(Issued(at=self.workspace.clock(), authorities=len(plan.authorities), certificates=issued))
         return dict(failed)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from mtlsctl.errors import DeliveryError, StateError
 from mtlsctl.failpoints import reach
+from mtlsctl.model.plan import KeyOrigin
+from mtlsctl.operations.workspace import not_over_ssh_yet
 from mtlsctl.pki.inspect import parse_certificate
 from mtlsctl.pki.issue import Issuer, draft_authority, draft_certificate, lint, sign
 from mtlsctl.pki.keys import generate_key, load_private, private_der, private_pem, spki_sha256
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
     from mtlsctl.deliver.transport import Transport
     from mtlsctl.model.credential import AuthorityId, AuthorityProfile, CertificateProfile
-    from mtlsctl.model.plan import Step
+    from mtlsctl.model.plan import KeyRequest, Step
     from mtlsctl.model.state import State
     from mtlsctl.model.topology import InstanceId
     from mtlsctl.pki.issue import Draft
@@ -64,25 +66,31 @@ def make_authorities(writer: StateWriter, profiles: Sequence[AuthorityProfile], 
 
 
 def request_keys(
-    profiles: Iterable[CertificateProfile], transports: Mapping[str, Transport]
+    requests: Iterable[KeyRequest], transports: Mapping[str, Transport]
 ) -> tuple[dict[InstanceId, PublicKey], dict[InstanceId, DeliveryError]]:
-    """The public halves of new keys, each on the host of its instance and nowhere else; and the hosts that failed.
-
-    On a directory host the key is made here, in memory, and written there before anything is signed for it.
-    """
+    """The public halves of new keys, each on the host of its instance and nowhere else; and the hosts that failed."""
     born: dict[InstanceId, PublicKey] = {}
     failed: dict[InstanceId, DeliveryError] = {}
-    for profile in profiles:
-        instance = profile.id.instance
-        key = generate_key(profile.key)
+    for request in requests:
+        instance = request.credential.instance
         try:
-            transports[instance.host].put_key(instance.service, spki_sha256(key.public_key()), private_pem(key))
+            born[instance] = _request_key(request, transports[instance.host])
         except DeliveryError as error:
             failed[instance] = error
         else:
-            born[instance] = key.public_key()
             reach("key.written")
     return born, failed
+
+
+def _request_key(request: KeyRequest, transport: Transport) -> PublicKey:
+    match request.origin:
+        case KeyOrigin.CONTROLLER:
+            key = generate_key(request.key)
+            public_key = key.public_key()
+            transport.put_key(request.credential.instance.service, spki_sha256(public_key), private_pem(key))
+            return public_key
+        case KeyOrigin.HOST:
+            raise not_over_ssh_yet([request.credential.instance.host])
 
 
 def issue_certificates(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from mtlsctl.model.release import Recipe
     from mtlsctl.model.runtime import Runtime
     from mtlsctl.model.state import State
-    from mtlsctl.model.topology import ProcessId
+    from mtlsctl.model.topology import InstanceId, ProcessId
     from mtlsctl.render.catalog import RuntimeFolder
     from mtlsctl.store.port import StateReader
 
@@ -118,3 +119,25 @@ def make_pointer(folder: RuntimeFolder, process: ProcessId, members: Sequence[Me
         return CurrentPointer(path=path, target=str(PurePosixPath("releases", only.release)))
     content = render_pointer(folder, process, [(member.recipe, member.release) for member in members])
     return FilePointer(path=path, content=content)
+
+
+def try_pointers(
+    steps: Sequence[Step],
+    rendered: Mapping[StepId, Rendered],
+    members: Mapping[ProcessId, Mapping[InstanceId, Member]],
+    catalog: Mapping[str, RuntimeFolder],
+) -> None:
+    """Render every pointer as it will be if all goes well, and forget it: a fault shows before any host is touched.
+
+    Raises what `render_pointer` does: UnsafePlan for services that cannot share a port, RuntimeFolderError.
+    """
+    now = {process: dict(those) for process, those in members.items()}
+    for (_, process), group in groupby(steps, key=lambda step: (step.id.wave, step.process)):
+        those = now.setdefault(process, {})
+        for step in group:
+            those.pop(step.id.instance, None)
+            if step.recipe is not None and step.id in rendered:
+                those[step.id.instance] = Member(recipe=step.recipe, release=rendered[step.id].record.release)
+        if those:
+            runtime = next(iter(those.values())).recipe.runtime
+            make_pointer(catalog[runtime], process, list(those.values()))

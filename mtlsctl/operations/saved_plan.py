@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,12 +17,22 @@ from mtlsctl.errors import PlanRefused, UsageError
 from mtlsctl.model.plan import Op
 from mtlsctl.model.release import canonical_digest, canonical_json
 from mtlsctl.model.topology import ProcessId
+from mtlsctl.operations.project import is_estate_name, is_lineage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from mtlsctl.model.diagnostic import Diagnostic, Span
-    from mtlsctl.model.plan import AccessChange, AuthorityChange, CertificateChange, Plan, Risk, ServiceChange, Step
+    from mtlsctl.model.plan import (
+        AccessChange,
+        AuthorityChange,
+        CertificateChange,
+        KeyRequest,
+        Plan,
+        Risk,
+        ServiceChange,
+        Step,
+    )
     from mtlsctl.model.state import State
 
 FORMAT_VERSION = "1.0"
@@ -30,6 +41,7 @@ LIFETIME = timedelta(hours=24)
 
 _LARGEST = 256 * 1024 * 1024
 _MENTIONED = 5
+_CLOCKS_DIFFER = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +121,7 @@ def actions_of(plan: Plan) -> list[dict[str, object]]:
     """Everything that an apply would do, in the order in which it may be done."""
     return [
         *map(_authority, plan.authority_changes),
+        *map(_request, plan.requests),
         *map(_certificate, plan.certificate_changes),
         *map(_service, plan.service_changes),
         *map(_step, plan.steps),
@@ -136,6 +149,7 @@ def _grant(one: AccessChange) -> dict[str, object]:
         "op": one.op.value,
         "caller": one.edge.caller,
         "listener": f"{one.edge.listener}:{one.port}",
+        "reason": one.reason,
         "source": _place(one.span),
     }
 
@@ -177,6 +191,16 @@ def _authority(one: AuthorityChange) -> dict[str, object]:
         "due": one.due,
         "after": after,
         "unknown": [] if profile is None else ["serial", "sha256"],
+    }
+
+
+def _request(one: KeyRequest) -> dict[str, object]:
+    return {
+        "id": f"key/{one.credential}",
+        "op": "request",
+        "instance": str(one.credential.instance),
+        "key": one.key.value,
+        "origin": one.origin.value,
     }
 
 
@@ -295,7 +319,7 @@ def load_saved_plan(path: Path, now: datetime) -> SavedPlan:
     saved = _parsed(path, document)
     if now >= saved.expires_at:
         raise _refused(f"this plan expired at {_stamp(saved.expires_at)}", "M5005")
-    if saved.created_at - now > timedelta(minutes=5):
+    if saved.created_at - now > _CLOCKS_DIFFER:
         raise _refused(f"this plan was made at {_stamp(saved.created_at)}, which this clock calls the future", "M5005")
     return saved
 
@@ -328,23 +352,100 @@ def _text(path: Path) -> str:
 
 
 def _parsed(path: Path, document: Mapping[str, object]) -> SavedPlan:
-    plain: dict = dict(document)  # type: ignore[type-arg]  # the checksum held; what is missing is a KeyError
+    plain: dict = dict(document)  # type: ignore[type-arg]  # its shape is looked at first
+    if not _fits(document, _SHAPE):
+        raise _refused(f"{path} is not a plan: a part of it is missing, or is not what it should be", "M5001")
     try:
-        return SavedPlan(
-            path=path,
-            document=document,
-            estate=plain["estate"],
-            lineage=plain["lineage"],
-            serial=int(plain["serial"]),
-            inventory_digest=plain["inventory"]["digest"].removeprefix("sha256:"),
-            fingerprint=plain["fingerprint"],
-            created_at=datetime.fromisoformat(plain["created_at"]),
-            expires_at=datetime.fromisoformat(plain["expires_at"]),
-            actions={one["id"]: canonical_digest(one) for one in plain["actions"]},
-            pointers={ProcessId(one["host"], one["process"]): one["pointer_sha256"] for one in plain["preconditions"]},
-        )
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise _refused(f"{path} is not a plan: a part of it is missing", "M5001") from None
+        created_at, expires_at = _time(plain["created_at"]), _time(plain["expires_at"])
+    except (ValueError, OverflowError):
+        raise _refused(f"{path} is not a plan: a time in it is none", "M5001") from None
+    if expires_at - created_at != LIFETIME:
+        raise _refused(f"{path} claims another lifetime than the 24 hours that a plan has", "M5005")
+    if len({one["id"] for one in plain["actions"]}) != len(plain["actions"]):
+        raise _refused(f"{path} is not a plan: two of its actions have one name", "M5001")
+    return SavedPlan(
+        path=path,
+        document=document,
+        estate=plain["estate"],
+        lineage=plain["lineage"],
+        serial=plain["serial"],
+        inventory_digest=plain["inventory"]["digest"].removeprefix("sha256:"),
+        fingerprint=plain["fingerprint"],
+        created_at=created_at,
+        expires_at=expires_at,
+        actions={one["id"]: canonical_digest(one) for one in plain["actions"]},
+        pointers={ProcessId(one["host"], one["process"]): one["pointer_sha256"] for one in plain["preconditions"]},
+    )
+
+
+def _time(text: str) -> datetime:
+    """Exactly as `_stamp` writes it: aware and UTC; raises ValueError."""
+    at = datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=UTC)
+    if _stamp(at) != text:
+        raise ValueError(text)
+    return at
+
+
+def _is_word(value: object) -> bool:
+    """A text that can be printed as it is."""
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST_WORD and value.isprintable()
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_maybe_text(value: object) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _is_serial(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
+
+
+def _fits(value: object, shape: object) -> bool:
+    """Whether a value has a shape: {key: shape, "key?": shape, ...}, [shape of each], or a rule."""
+    match shape:
+        case dict():
+            return isinstance(value, dict) and all(
+                _fits(value[key.rstrip("?")], inner) if key.rstrip("?") in value else key.endswith("?")
+                for key, inner in shape.items()
+            )
+        case [each]:
+            return isinstance(value, list) and all(_fits(one, each) for one in value)
+        case _:
+            return bool(shape(value))  # type: ignore[operator]
+
+
+_LONGEST_WORD = 4096
+_DIGEST = re.compile("sha256:[0-9a-f]{64}")
+_FINGERPRINT = re.compile("mp1:[0-9a-f]{4}(-[0-9a-f]{4}){2}")
+_SHAPE = {
+    "created_at": _is_word,
+    "expires_at": _is_word,
+    "estate": lambda value: isinstance(value, str) and is_estate_name(value),
+    "lineage": lambda value: isinstance(value, str) and is_lineage(value),
+    "serial": _is_serial,
+    "inventory": {"digest": _is_digest},
+    "fingerprint": lambda value: isinstance(value, str) and _FINGERPRINT.fullmatch(value) is not None,
+    "grants": [
+        {
+            "op": lambda value: isinstance(value, str) and value in {op.value for op in Op},
+            "caller": _is_word,
+            "listener": _is_word,
+            "reason": _is_text,
+        }
+    ],
+    "risks": [{"code": _is_word, "summary": _is_text}],
+    "actions": [{"id": _is_word, "op": _is_word, "reasons?": [_is_word], "details?": [_is_word]}],
+    "preconditions": [{"host": _is_word, "process": _is_word, "pointer_sha256": _is_maybe_text}],
+    "diagnostics": [{"severity": _is_word, "code": _is_word, "summary": _is_text, "help": _is_maybe_text}],
+}
+"""What is read of a plan, by us and by what prints it; the checksum proves nothing about who wrote it."""
 
 
 def _shown(value: object) -> str:
@@ -352,7 +453,13 @@ def _shown(value: object) -> str:
 
 
 def _refused(message: str, code: str, notes: Sequence[str] = ()) -> PlanRefused:
-    return PlanRefused(message, code=code, notes=notes, help="mtlsctl plan --out FILE makes a new one")
+    return PlanRefused(
+        _escaped(message), code=code, notes=tuple(map(_escaped, notes)), help="mtlsctl plan --out FILE makes a new one"
+    )
+
+
+def _escaped(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 # --- does it still fit ----------------------------------------------------------------------------------------------

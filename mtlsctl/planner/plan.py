@@ -8,8 +8,9 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from mtlsctl.model.diagnostic import Severity
-from mtlsctl.model.plan import TIME_CAUSED, AuthorityChange, CertificateChange, Due, Op, Plan
+from mtlsctl.model.plan import TIME_CAUSED, AuthorityChange, CertificateChange, Due, KeyOrigin, KeyRequest, Op, Plan
 from mtlsctl.model.release import canonical_digest
+from mtlsctl.model.topology import DirectoryHost
 from mtlsctl.planner.diff import SERVED_NAMES, access_changes, service_changes
 from mtlsctl.planner.identities import (
     Wanted,
@@ -79,7 +80,9 @@ def make_plan(inventory: Inventory, state: State, runtimes: Mapping[str, Runtime
         unchanged_instances=sum(1 for instance, recipe in course.desired.items() if live.get(instance) == recipe),
     )
     plan = replace(plan, fingerprint=_fingerprint(plan))
-    return plan if course is caused else _with_what_is_due(plan, course, caused, state, live, now)
+    if course is not caused:
+        plan = _with_what_is_due(plan, course, caused, state, live, now)
+    return replace(plan, requests=tuple(_requests(plan, inventory)))
 
 
 def _with_what_is_due(
@@ -304,6 +307,14 @@ def _certificate_changes(course: _Course, caused: _Course, state: State) -> Iter
                 reasons=(),
                 due=False,
             )
+
+
+def _requests(plan: Plan, inventory: Inventory) -> Iterator[KeyRequest]:
+    """A new key for each certificate: born on its host, or here where the host is a folder."""
+    for profile in plan.certificates:
+        is_folder = isinstance(inventory.hosts[profile.id.instance.host], DirectoryHost)
+        origin = KeyOrigin.CONTROLLER if is_folder else KeyOrigin.HOST
+        yield KeyRequest(credential=profile.id, key=profile.key, origin=origin)
 
 
 def _next_due(course: _Course, inventory: Inventory) -> Due | None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mtlsctl.model.credential import AuthorityId
-from mtlsctl.model.plan import TIME_CAUSED, Due, Op, Reason, Wave
-from mtlsctl.model.topology import AuthorityPolicy, CertificatePolicy, KeyAlgorithm
+from mtlsctl.model.plan import TIME_CAUSED, Due, KeyOrigin, Op, Reason, Wave
+from mtlsctl.model.topology import AuthorityPolicy, CertificatePolicy, KeyAlgorithm, SshHost
 from mtlsctl.planner.plan import make_plan
 from tests.support.estates import (
     applied,
@@ -294,3 +294,13 @@ def test_time_causes_renewals_and_ends_and_nothing_else() -> None:
 def test_a_plan_names_the_processes_that_it_touches() -> None:
     plan: Plan = plan_of(changed(CALENDAR, "mail", runtime="node"), World())
     assert ["h1/mail", "h1/nginx"] == sorted(map(str, plan.processes))
+
+
+def test_a_key_is_born_on_a_host_over_ssh_and_here_for_a_host_that_is_a_folder() -> None:
+    mixed = estate(service("schedule", door("mail"), hosts=("h1",)), service("mail", hosts=("h2",)))
+    hosts = {**mixed.hosts, "h2": SshHost(name="h2", address="192.0.2.2")}
+    plan = plan_of(replace(mixed, hosts=hosts), World())
+    assert {at("schedule"): KeyOrigin.CONTROLLER, at("mail", "h2"): KeyOrigin.HOST} == {
+        one.credential.instance: one.origin for one in plan.requests
+    }
+    assert [one.id for one in plan.certificates] == [one.credential for one in plan.requests]

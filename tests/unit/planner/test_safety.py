@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from mtlsctl.model.diagnostic import Severity
 from mtlsctl.model.release import Recipe, ServedListener
 from mtlsctl.model.topology import AuthorityPolicy, Bind, ClientCertificate, ProcessId
 from mtlsctl.model.trust import PeerPolicy
+from mtlsctl.planner import safety
 from mtlsctl.planner.plan import make_plan
 from mtlsctl.planner.safety import (
     ADDRESS_OF_SOCKET_CHANGES,
@@ -47,8 +49,23 @@ def plan_with(inventory: Inventory, **able: bool) -> Plan:
 
 
 def test_every_code_has_a_meaning() -> None:
-    codes = {CANNOT_ENFORCE, ONE_STORE, REFUSE_ALL, NAME_BUDGET, PORT_PASSES_ON, RUNTIME_CHANGES}
-    assert {*codes, ADDRESS_OF_SOCKET_CHANGES, NEW_PLACEMENT} == MEANINGS.keys()
+    known = {code for name, code in vars(safety).items() if name.isupper() and re.fullmatch("M[0-9]{4}", str(code))}
+    assert known == MEANINGS.keys()
+
+
+def test_a_service_with_the_name_of_another_runtimes_process_is_refused() -> None:
+    clash = estate(service("schedule", door("nginx")), service("nginx", runtime="node"))
+    assert ["M2014"] == [one.code for one in plan_of(clash, World()).refusals]
+    apart = estate(service("schedule", door("nginx")), service("nginx", runtime="node", hosts=("h2",)))
+    assert () == plan_of(apart, World()).refusals
+
+
+def test_a_host_whose_folder_moved_is_shown_first() -> None:
+    moved = replace(
+        CALENDAR, hosts={name: replace(one, directory="/elsewhere") for name, one in CALENDAR.hosts.items()}
+    )
+    (risk,) = plan_of(moved, applied(CALENDAR)).risks
+    assert ("M2102", True) == (risk.code, "stays there" in risk.summary)
 
 
 # --- what a runtime can enforce -------------------------------------------------------------------------------------
