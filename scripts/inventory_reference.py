@@ -60,7 +60,8 @@ services:
 - Services share a port of a host only where one process serves both and tells them apart by name (nginx): with
   different names, and the same `protocols` and `bind`.
 
-All problems are reported at once, sorted by place.
+All problems are reported at once, sorted by place. Only where a file has no structure to go by (it is not YAML, or an
+anchor, an alias, a tag or a tab before a word leaves open what it says) are such files reported first and alone.
 """
 
 _TITLES: Final = {

@@ -1,4 +1,4 @@
-"""Peers are real programs. One that is missing skips its tests with the reason; MTLSCTL_REQUIRE_PEERS makes that a failure."""
+"""Peers are real programs. A missing one skips its tests with the reason; MTLSCTL_REQUIRE_PEERS makes it a failure."""
 
 from __future__ import annotations
 

@@ -35,12 +35,13 @@ _KINDS = MappingProxyType(
 
 MEANINGS = MappingProxyType(
     {
-        "M1901": "Everyone can write to mtlsctl.yaml, or to the folder that it lies in, so it is not believed.",
+        "M1901": "Others than you and root can replace mtlsctl.yaml, or it is a link, so it is not believed.",
         "M1902": "The file mtlsctl.yaml is not a flat YAML mapping of texts.",
         "M1903": "A key in mtlsctl.yaml means nothing.",
         "M1904": "A key in mtlsctl.yaml is the operator's to set: a pull request can change that file.",
         "M1905": "A key that mtlsctl.yaml must have is missing.",
         "M1906": "A value in mtlsctl.yaml has not the form that it must have.",
+        "M1907": "The project's inventory is reached through a symlink: it may lead out of the repository.",
         "M4001": "Delivery over SSH is not built yet. Planning for hosts with an `address` works, applying does not.",
         "M4101": "A file or folder of a host could not be read or written: permissions, a full disk, a missing folder.",
         "M4102": "Something on the host is not what it should be (a symlink, a stranger's file); it was left alone.",

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +35,7 @@ def report(error: Exception, arguments: Sequence[str]) -> int:
     known = color if color in ("always", "never") else "auto"
     terminal = plain_terminal(color=known, ascii="--ascii" in arguments)
     asked = format_asked(arguments)
-    source = source_lines(Path.cwd())
+    source = source_lines(Path.cwd(), *_given(arguments))
     if asked in MACHINE:
         terminal.result(_machine_text(asked, failure, code, source))
     diagnostics = getattr(failure, "diagnostics", None)
@@ -110,13 +112,25 @@ def _value_of(arguments: Sequence[str], short: str, long: str) -> str | None:
     return found
 
 
-def source_lines(start: Path) -> SourceLine:
-    """Reads lines of files named by diagnostics: relative to the project's root, or absolute."""
+def _given(arguments: Sequence[str]) -> list[Path]:
+    """The inventory that the operator named, which may lie anywhere."""
+    named = _value_of(arguments, "-i", "--inventory")
+    return [Path(named)] if named else []
+
+
+def source_lines(start: Path, *given: Path) -> SourceLine:
+    """Reads lines of files that diagnostics name: plain ones below the project's root or in what was given.
+
+    Nothing below those places is reached through a symlink: what is quoted ends in logs that others read.
+    """
+    root = _root_above(Path(os.path.abspath(start)))  # noqa: PTH100  resolve() would follow
+    # A link that was given is the operator's to follow.
+    places = [root, *(Path(os.path.abspath(one)) for one in given), *(one.resolve() for one in given)]  # noqa: PTH100
     known: dict[str, list[str]] = {}
 
     def line_of(file: str, line: int) -> str | None:
         if file not in known:
-            known[file] = _lines(start, file)
+            known[file] = _lines(root, places, file)
         lines = known[file]
         return lines[line - 1] if 0 < line <= len(lines) else None
 
@@ -124,19 +138,46 @@ def source_lines(start: Path) -> SourceLine:
 
 
 _LARGEST = 16 * 1024 * 1024
+_OPEN = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def _lines(start: Path, file: str) -> list[str]:
-    for folder in (start, *start.absolute().parents):
-        path = folder / file
-        try:
-            if path.is_file() and path.stat().st_size <= _LARGEST:
-                return path.read_bytes().decode("utf-8", errors="replace").removeprefix("\ufeff").split("\n")
-        except (OSError, ValueError):
-            return []
-        if (folder / ".git").exists() or (folder / "mtlsctl.yaml").exists():
-            return []
+def _root_above(start: Path) -> Path:
+    """The folder of `mtlsctl.yaml`, not above the repository; without one, where we are."""
+    for folder in (start, *start.parents):
+        if (folder / "mtlsctl.yaml").exists():
+            return folder
+        if (folder / ".git").exists():
+            break
+    return start
+
+
+def _lines(root: Path, places: Sequence[Path], file: str) -> list[str]:
+    path = Path(os.path.abspath(root / file))  # noqa: PTH100  resolve() would follow
+    for place in places:
+        if path.is_relative_to(place):
+            try:
+                content = _content(place, path.relative_to(place).parts)
+            except (OSError, ValueError):
+                continue
+            return content.decode("utf-8", errors="replace").removeprefix("\ufeff").split("\n")
     return []
+
+
+def _content(place: Path, names: Sequence[str]) -> bytes:
+    """What is in a plain file; raises OSError for anything else, for a link on the way and above 16 MiB."""
+    descriptor = os.open(place, _OPEN if names else _OPEN | os.O_NOFOLLOW)
+    try:
+        for name in names:
+            below = os.open(name, _OPEN | os.O_NOFOLLOW, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = below
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST:
+            raise OSError(errno.EINVAL, "not a plain file")
+        with os.fdopen(os.dup(descriptor), "rb") as opened:
+            return opened.read(found.st_size)
+    finally:
+        os.close(descriptor)
 
 
 def failure_document(failure: MtlsctlError, code: int, source: SourceLine | None) -> dict[str, object]:
@@ -156,7 +197,7 @@ def failure_document(failure: MtlsctlError, code: int, source: SourceLine | None
 def _machine_text(asked: str, failure: MtlsctlError, code: int, source: SourceLine) -> str:
     document = failure_document(failure, code, source)
     if asked == "json":
-        from mtlsctl.cli.views.plan_json import json_text
+        from mtlsctl.cli.views.document import json_text
 
         return json_text(document)
     summaries = _summaries(failure)

@@ -60,7 +60,7 @@ Call = partial[int]
 _SHARED: dict[str, tuple[Any, Any]] = {
     "chdir": (Path | None, typer.Option("-C", "--chdir", metavar="DIR", help="Work as if started in DIR.")),
     "quiet": (bool, typer.Option("-q", "--quiet", help="Only the result and errors.")),
-    "verbose": (int, typer.Option("-v", "--verbose", count=True, help="More on standard error.")),
+    "verbose": (int, typer.Option("-v", "--verbose", count=True, help="Say what is used; -vv: each step.")),
     "no_input": (bool, typer.Option("--no-input", help="Never ask.")),
     "color": (str, typer.Option("--color", metavar="auto|always|never", help="Colour.")),
     "ascii": (bool, typer.Option("--ascii", help="No symbols outside ASCII.")),
@@ -83,7 +83,11 @@ def command(*, formats: tuple[str, ...] = ("text",), estate: bool = False) -> Ca
         def parsed(**values: Any) -> Call:
             given = {name: values.pop(name) for name in shared}
             settings = _settings(given, formats, full=bool(values.get("full")))
-            return partial(_in_its_folder, partial(function, settings, **values), settings.chdir)
+            return partial(
+                _in_its_folder,
+                partial(_told, settings, partial(function, settings, **values), estate=estate),
+                settings.chdir,
+            )
 
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
         parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own] + list(shared.values())
@@ -101,6 +105,15 @@ def _in_its_folder(call: Call, folder: Path | None) -> int:
             os.chdir(folder)
         except OSError as error:
             raise UsageError(f"--chdir {folder}: {error.strerror}", code="M9101") from None
+    return call()
+
+
+def _told(settings: Settings, call: Call, *, estate: bool) -> int:
+    """With `-v` what is used is said before it is."""
+    if settings.verbose:
+        from mtlsctl.cli.wiring import tell_places
+
+        tell_places(settings, estate=estate)
     return call()
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 from mtlsctl.cli.views.page import Page, safe
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 _DEFAULT_WIDTH = 80
 _NARROWEST, _WIDEST = 40, 500
@@ -42,6 +42,11 @@ class Terminal:
         """A word on the side; `--quiet` silences it."""
         if not self.quiet:
             self.complain(text)
+
+    def detail(self, level: int, text: Callable[[], str]) -> None:
+        """A word on the side for those who gave that many `-v`; made only for them."""
+        if self.verbose >= level:
+            self.say(text())
 
     def complain(self, text: str) -> None:
         """A word on the side that is always said."""

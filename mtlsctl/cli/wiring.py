@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtlsctl.errors import UsageError
-from mtlsctl.operations.project import find_project
+from mtlsctl.operations.project import find_project, refuse_leading_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +35,7 @@ def project_of(settings: Settings) -> Project:
 
 def inventory_of(settings: Settings, project: Project) -> Path:
     """`--inventory`, else what `mtlsctl.yaml` says, else the only one in `inventories/`."""
-    path = settings.inventory or project.inventory
+    path = _inventory_named(settings, project)
     if path is None:
         raise UsageError(
             "no inventory: neither --inventory nor mtlsctl.yaml names one, and inventories/ does not hold one",
@@ -47,15 +47,33 @@ def inventory_of(settings: Settings, project: Project) -> Path:
     return path.absolute()
 
 
-def open_workspace(settings: Settings) -> Workspace:
-    """Everything that a use case needs; nothing of it is opened before it is used."""
+def _inventory_named(settings: Settings, project: Project) -> Path | None:
+    """What the operator names is followed wherever it leads; what the repository names has to lie in it."""
+    if settings.inventory is not None:
+        return settings.inventory.resolve() if settings.inventory.is_symlink() else settings.inventory
+    if project.inventory is not None:
+        refuse_leading_out(project.root, project.inventory)
+    return project.inventory
+
+
+_NO_INVENTORY = Path(os.devnull)
+"""Where none is named: no plain file, so whoever reads it is told that it cannot be read."""
+
+
+def open_workspace(settings: Settings, *, with_inventory: bool = True) -> Workspace:
+    """Everything that a use case needs; nothing of it is opened before it is used.
+
+    Raises UsageError M9102 when there is no inventory, unless the use case does without (`with_inventory` False).
+    """
     from mtlsctl.operations.workspace import Workspace
     from mtlsctl.render.catalog import load_catalog
 
     project = project_of(settings)
     return Workspace(
         project=project,
-        inventory_path=inventory_of(settings, project),
+        inventory_path=inventory_of(settings, project)
+        if with_inventory
+        else _inventory_named(settings, project) or _NO_INVENTORY,
         state_url=_state_url(settings, project),
         catalog=load_catalog(),
         environ=dict(os.environ),
@@ -97,3 +115,39 @@ def reading(settings: Settings) -> Iterator[StateStore]:
         yield store
     finally:
         store.close()
+
+
+def tell_places(settings: Settings, *, estate: bool) -> None:
+    """With `-v`: what is used and where it was found. Places only, never what is in them."""
+    if not settings.verbose or settings.quiet:
+        return
+    import sys
+
+    from mtlsctl import __version__
+    from mtlsctl.cli.views.verbose import rows_text
+    from mtlsctl.render.catalog import our_templates
+
+    rows = [("mtlsctl", f"{__version__}, Python {sys.version.split()[0]}"), ("runtimes", str(our_templates()))]
+    settings.terminal.say(rows_text(rows + (_places(settings) if estate else [])))
+
+
+def _places(settings: Settings) -> list[tuple[str, str]]:
+    project = project_of(settings)
+    return [
+        ("project", str(project.file or f"{project.root} (no mtlsctl.yaml)")),
+        ("inventory", str(settings.inventory or project.inventory or "none")),
+        ("state", str(state_place(settings))),
+        ("key", _key_place(project)),
+    ]
+
+
+def _key_place(project: Project) -> str:
+    from mtlsctl.errors import MtlsctlError
+    from mtlsctl.store.keysource import resolve_key_source
+
+    if project.lineage is None:
+        return "unknown without a lineage"
+    try:
+        return resolve_key_source(os.environ, lineage=project.lineage, keep_out=[project.root]).place
+    except MtlsctlError as error:
+        return error.message

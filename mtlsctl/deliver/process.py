@@ -117,7 +117,16 @@ class Running:
             raise
 
     def hang_up(self) -> None:
-        """Send SIGHUP; raises ProcessLookupError when it ended meanwhile."""
+        """Send SIGHUP; raises ProcessLookupError when it ended meanwhile, DeliveryError M4202 when it would end it.
+
+        Many processes are called `node`. One that does not wait for SIGHUP is ended by it, so it is not sent there.
+        """
+        if not _catches(self.pid, signal.SIGHUP):
+            raise DeliveryError(
+                f"process {self.pid} has no handler for SIGHUP; it was not signalled",
+                code="M4202",
+                help="is the pid file of this process, and does its program follow new releases?",
+            )
         if self._descriptor is not None and sys.platform == "linux":
             signal.pidfd_send_signal(self._descriptor, signal.SIGHUP)
         else:
@@ -127,6 +136,18 @@ class Running:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _catches(pid: int, wanted: signal.Signals) -> bool:
+    """Whether the process has a handler for a signal (`SigCgt` in `/proc/PID/status`); unknown counts as yes."""
+    if sys.platform != "linux":
+        return True
+    try:
+        status = (_PROC / str(pid) / "status").read_text("utf-8", "backslashreplace")
+    except FileNotFoundError:
+        raise ProcessLookupError from None
+    caught = next((line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")), "0")
+    return bool(int(caught, 16) >> (wanted - 1) & 1)
 
 
 def _open_pid(pid: int) -> int | None:

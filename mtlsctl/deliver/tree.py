@@ -87,7 +87,7 @@ class Tree:
 
     def _open_root(self, *, create: bool) -> int:
         if create:
-            os.makedirs(self._root, mode=0o755, exist_ok=True)  # noqa: PTH103  a descriptor follows, not a Path
+            _make_way(self._root)
         return os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def _enter(self, descriptor: int, names: tuple[str, ...], *, create: bool) -> int:
@@ -115,6 +115,17 @@ class Tree:
 
     def _obstacle(self, names: tuple[str, ...], why: str) -> DeliveryError:
         return DeliveryError(f"{self.shown('/' + '/'.join(names))} {why}", code="M4102")
+
+
+def _make_way(path: str) -> None:
+    """Make what is missing of a folder and of those above it: `os.makedirs` gives only the last one the mode."""
+    missing: list[str] = []
+    while path and not os.path.isdir(path):  # noqa: PTH112  a descriptor follows, not a Path
+        missing.append(path)
+        path = os.path.dirname(path.rstrip("/"))  # noqa: PTH120
+    for folder in reversed(missing):
+        with suppress(FileExistsError):
+            os.mkdir(folder, 0o755)  # noqa: PTH102
 
 
 def _open_or_make(descriptor: int, names: tuple[str, ...], *, create: bool) -> int:

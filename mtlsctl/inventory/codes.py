@@ -89,7 +89,7 @@ MEANINGS: Final = MappingProxyType(
         UNSEEN_CHARACTER: "a control, bidirectional or invisible character",
         SEVERAL_DOCUMENTS: "a file holds more than one YAML document",
         EMPTY_FILE: "a file holds nothing",
-        KEY_NOT_TEXT: "a key is a list, a mapping or empty",
+        KEY_NOT_TEXT: "a key is a list, a mapping, empty, or an unquoted number, date or truth value",
         UNKNOWN_KEY: "the language has no such key at this place",
         MISSING_KEY: "a key that has no default is missing",
         WRONG_KIND: "a list, a mapping or a single value stands where another of the three is meant",

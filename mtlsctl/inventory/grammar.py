@@ -18,6 +18,8 @@ MAX_ESTATE: Final = 16
 MAX_SERVICE: Final = 40
 MAX_PORT: Final = 65535
 MAX_NUMBER: Final = 2**31 - 1
+MAX_GENERATION = 99
+"""A common name has 64 characters (RFC 5280 appendix A.1), and the longest `service.estate CA g` takes 62 of them."""
 MAX_DAYS: Final = 36_500
 MAX_PATH: Final = 255
 
@@ -34,12 +36,12 @@ AMBIGUOUS: Final = re.compile(
 
 _LONGEST_AMBIGUOUS = 64
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,9}")
-_DURATION = re.compile(r"([1-9][0-9]{0,8})([dhm])")
+DURATION = re.compile(r"([1-9][0-9]{0,8})([dhm])")
 # Compiled where they are first used: most inventories hold neither, and start-up is short.
 _PATH_CHARACTERS = r"[A-Za-z0-9._/@+-]+"
 _LOGIN = r"[a-z_][a-z0-9_-]{0,31}"
 _HTTP_URL = re.compile(
-    r"(?P<scheme>https?)://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(:(?P<port>[0-9]+))?(?P<path>/[A-Za-z0-9._~/%+@:=,-]*)?"
+    r"http://(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(:(?P<port>[0-9]+))?(?P<path>/[A-Za-z0-9._~/%+@:=,-]*)?"
 )
 _UNITS = {"d": "days", "h": "hours", "m": "minutes"}
 _MINUTES = {"d": 1440, "h": 60, "m": 1}
@@ -111,8 +113,8 @@ def number(text: str) -> int:
 
 def counted_from_one(text: str) -> int:
     value = number(text)
-    if value < 1:
-        raise Unfit(codes.NUMBER, "numbers of generations begin with 1")
+    if not 1 <= value <= MAX_GENERATION:
+        raise Unfit(codes.NUMBER, f"generations are numbers from 1 to {MAX_GENERATION}")
     return value
 
 
@@ -125,7 +127,7 @@ def switch(text: str) -> bool:
 
 def duration(text: str) -> timedelta:
     """`90d`, `12h` or `30m`; at most 36,500 days."""
-    found = _DURATION.fullmatch(text)
+    found = DURATION.fullmatch(text)
     if found is None:
         raise Unfit(codes.DURATION, f"`{shown(text)}` is not a duration: 90d, 12h or 30m")
     if int(found[1]) * _MINUTES[found[2]] > MAX_DAYS * _MINUTES["d"]:
@@ -223,10 +225,13 @@ def jump(text: str) -> str:
 
 
 def http_url(text: str) -> str:
-    """`http(s)://host[:port][/path]`: no user, query or fragment, nothing that a configuration file would expand."""
+    """`http://host[:port][/path]`: no user, query or fragment, nothing that a configuration file would expand.
+
+    Not `https`: a program that is given one as it stands would not check the server. A called service is a callee.
+    """
     found = _HTTP_URL.fullmatch(text)
     if found is None:
-        raise Unfit(codes.SETTING_VALUE, f"`{shown(text)}` is not a URL: http(s)://host[:port][/path] and no more")
+        raise Unfit(codes.SETTING_VALUE, f"`{shown(text)}` is not a URL: http://host[:port][/path] and no more")
     try:
         address(found["host"].strip("[]"))
         if found["port"] is not None:

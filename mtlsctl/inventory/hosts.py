@@ -45,6 +45,8 @@ def _read_host(words: Words, name: str, node: Map, nodes: Map, root: Path) -> Ho
 
 
 def _is_one_kind(words: Words, name: str, node: Map, nodes: Map) -> bool:
+    if any(key in node.lost and key not in node.keys_at for key in ("directory", "address")):
+        return False  # A misspelt key, or one of a second host of this name, was reported.
     given = [key for key in ("directory", "address") if key in node or key in node.lost]
     if not given:
         message = f"the host `{name}` has neither an `address` (SSH) nor a `directory` (a folder here)"

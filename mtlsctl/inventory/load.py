@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from mtlsctl.inventory import codes
 from mtlsctl.inventory.problems import Problems, Sources, shown
 from mtlsctl.inventory.resolve import resolve
-from mtlsctl.inventory.source import Map, read_file
+from mtlsctl.inventory.source import Map, read_file, set_aside
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 SUFFIXES: Final = (".yaml", ".yml")
 MERGED: Final = ("hosts", "services")
 """The sections whose entries may stand in several files."""
+
+
+MAX_FOLDERS: Final = 32
+"""Folders that may lie in one another, the inventory's own counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +49,11 @@ def load_inventory(path: Path, runtimes: Mapping[str, Runtime], *, root: Path) -
     with _collector_paused():
         problems = Problems(Sources())
         files = tuple(_files(path, root, problems))
-        trees = [read_file(file, _name(file, root), problems) for file in files]
-        problems.raise_if_any()
-        tree = _merged([one for one in trees if one is not None], problems)
+        is_whole = not problems.has_errors
+        trees = [tree for file in files if (tree := read_file(file, _name(file, root), problems)) is not None]
+        if not is_whole or len(trees) < len(files):
+            problems.raise_if_any()  # Half an inventory would seem to lack what stands in the other half.
+        tree = _merged(trees, problems)
         inventory = resolve(tree, runtimes, root, problems)
     return LoadedInventory(inventory=inventory, warnings=problems.ordered, files=files)
 
@@ -74,7 +80,7 @@ def _files(path: Path, root: Path, problems: Problems) -> Iterable[Path]:
     return files
 
 
-def _below(folder: Path, root: Path, problems: Problems) -> Iterator[Path]:
+def _below(folder: Path, root: Path, problems: Problems, depth: int = 1) -> Iterator[Path]:
     """The YAML files below a folder. Hidden entries are left out; links are refused, as they lead elsewhere."""
     try:
         with os.scandir(folder) as entries:
@@ -91,7 +97,10 @@ def _below(folder: Path, root: Path, problems: Problems) -> Iterator[Path]:
             message = f"`{shown(_name(place, root))}` is a symbolic link"
             problems.put(codes.UNREADABLE, message, None, help="put the file itself there")
         elif entry.is_dir(follow_symlinks=False):
-            yield from _below(place, root, problems)
+            if depth >= MAX_FOLDERS:
+                problems.put(codes.UNREADABLE, f"folders are nested deeper than {MAX_FOLDERS}", None)
+                return
+            yield from _below(place, root, problems, depth + 1)
         elif is_yaml:
             yield place
 
@@ -106,6 +115,7 @@ def _merged(trees: list[Map], problems: Problems) -> Map:
     """One mapping of all files: entries of hosts and services come together, everything else stands once."""
     first, *others = trees
     for tree in others:
+        first.lost |= tree.lost
         for key, value in tree.items():
             mine = first.get(key)
             if key in MERGED and isinstance(mine, Map) and isinstance(value, Map):
@@ -116,6 +126,7 @@ def _merged(trees: list[Map], problems: Problems) -> Map:
 
 
 def _merge(into: Map, other: Map, problems: Problems) -> None:
+    into.lost |= other.lost
     for key, value in other.items():
         _take(into, other, key, value, problems)
 
@@ -126,6 +137,7 @@ def _take(into: Map, other: Map, key: str, value: Node, problems: Problems) -> N
         first = problems.sources.span(into.keys_at[key], key)
         message = f"`{shown(key)}` is given twice"
         problems.add(codes.DUPLICATE_KEY, message, at, key, related=[(first, "first given here")])
+        set_aside(into[key], value)
         return
     into[key] = value
     into.keys_at[key] = at

@@ -12,11 +12,12 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic.json_schema import GenerateJsonSchema
 
-from mtlsctl.inventory.grammar import MAX_ESTATE, MAX_PORT, MAX_SERVICE
+from mtlsctl.inventory.grammar import DURATION, MAX_ESTATE, MAX_PORT, MAX_SERVICE
+from mtlsctl.model.identifiers import LABEL
 from mtlsctl.model.topology import KeyAlgorithm
 
-_LABEL: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
-_DURATION: Final = r"^[1-9][0-9]{0,8}[dhm]$"
+_LABEL: Final = f"^{LABEL.pattern}$"
+_DURATION: Final = f"^{DURATION.pattern}$"
 
 Word = Annotated[str, Field(min_length=1)]
 Name = Annotated[Word, WithJsonSchema({"type": "string", "pattern": _LABEL, "title": "name"})]
@@ -39,7 +40,6 @@ Key = Annotated[Word, WithJsonSchema({"type": "string", "enum": [one.value for o
 TrustModelName = Annotated[Word, WithJsonSchema({"type": "string", "const": "service-ca", "title": "trust model"})]
 BindName = Annotated[Word, WithJsonSchema({"type": "string", "enum": ["all", "host"], "title": "bind"})]
 Required = Annotated[Word, WithJsonSchema({"type": "string", "const": "required", "title": "client certificate"})]
-Restart = Annotated[Word, WithJsonSchema({"type": "string", "const": "allowed", "title": "restart"})]
 Protocol = Annotated[Word, WithJsonSchema({"enum": ["1.2", "1.3", 1.2, 1.3], "title": "TLS version"})]
 Version = Annotated[Literal["1"], WithJsonSchema({"const": 1, "title": "version"})]
 SettingWord = Annotated[Any, WithJsonSchema({"type": ["string", "integer", "boolean", "object"], "title": "setting"})]
@@ -145,7 +145,6 @@ class ServiceWords(_Part):
     certificate: CertificateWords | None = Field(None, description="In place of the defaults, key by key.")
     certification_authority: AuthorityWords | None = Field(None, description="In place of the defaults, key by key.")
     trust: TrustWords | None = Field(None, description="In place of the estate's.")
-    restart: Restart | None = Field(None, description="`allowed` where taking up a certificate needs a restart.")
 
 
 class InventoryWords(_Part):

@@ -31,7 +31,6 @@ _SERVICE_NAME = grammar.label("a service", grammar.MAX_SERVICE)
 _LISTENER_NAME = grammar.label("a listener")
 _BIND = grammar.choice({bind.value: bind for bind in Bind})
 _PROTOCOL = grammar.choice({"1.2": "1.2", "1.3": "1.3"})
-_RESTART = grammar.choice({"allowed": True})
 _CLIENT_CERTIFICATE = grammar.choice(
     {ClientCertificate.REQUIRED.value: ClientCertificate.REQUIRED},
     unbuilt={
@@ -53,6 +52,7 @@ class Neighbours:
         self._nodes = services
         self._words = words
         self._callees: dict[str, set[str]] | None = None
+        self._doubtful = set() if services is None else set(services.lost)
         self.mute = frozenset(name for name, node in _maps(services) if self._cannot_call(node))
         self.dubious_hosts = frozenset(filter(grammar.taken_for, self.hosts))
         self.dubious_services = frozenset(filter(grammar.taken_for, self.services))
@@ -63,15 +63,18 @@ class Neighbours:
         return runtime is not None and Role.CALLER not in runtime.roles
 
     def callees_of(self, service: str) -> AbstractSet[str]:
-        """The services that let this one in."""
+        """The services that let this one in, and those of which that is not known."""
         if self._callees is None:
             self._callees = {}
             for name, node in _maps(self._nodes):
+                if _has_lost_callers(node):
+                    self._doubtful.add(name)
                 for callers in _caller_lists(node):
                     for caller in callers:
                         if isinstance(caller, str):
                             self._callees.setdefault(caller, set()).add(name)
-        return self._callees.get(service, frozenset())
+        known: AbstractSet[str] = self._callees.get(service, frozenset())
+        return known | self._doubtful if self._doubtful else known
 
 
 def _declared(node: Map | None) -> AbstractSet[str]:
@@ -89,6 +92,15 @@ def _caller_lists(node: Map) -> Iterator[Seq]:
     for one in (node, *listeners):
         if isinstance(one, Map) and (callers := seq_of(one, "callers")) is not None:
             yield callers
+
+
+def _has_lost_callers(node: Map) -> bool:
+    """Whether something was refused that may have named a caller."""
+    listeners = seq_of(node, "listeners")
+    if "listeners" in node.lost or (listeners is not None and listeners.is_holed):
+        return True
+    doors = [node, *(one for one in listeners or () if isinstance(one, Map))]
+    return any("callers" in door.lost for door in doors) or any(callers.is_holed for callers in _caller_lists(node))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +140,6 @@ def _read_service(subject: _Subject, estate: str, defaults: Policies) -> Service
     listeners = _listeners(subject)
     trust = read_trust(words, map_of(node, "trust"), defaults.trust)
     addresses = words.read(node, "addresses", grammar.switch, default=False)
-    restart = words.read(node, "restart", _RESTART, default=False)
     runtime = subject.runtime
     if runtime is None:
         return None
@@ -151,7 +162,6 @@ def _read_service(subject: _Subject, estate: str, defaults: Policies) -> Service
         certificate=own.certificate,
         authority=own.authority,
         trust=trust,
-        restart_allowed=restart,
         span=words.problems.sources.span(subject.at, name),
     )
 

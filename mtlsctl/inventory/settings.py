@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from mtlsctl.inventory import codes, grammar
 from mtlsctl.inventory.problems import shown
+from mtlsctl.inventory.shape import refuse_unquoted_key
 from mtlsctl.inventory.source import Map
 from mtlsctl.model.runtime import SettingType
 
@@ -50,8 +51,11 @@ def read_settings(
 def _report_unknown(words: Words, name: str, node: Map | None, runtime: Runtime, known: dict[str, Setting]) -> None:
     if node is None:
         return
+    has = f"it has {', '.join(known)}" if known else "it has no settings"
+    if refuse_unquoted_key(name, node.keys_at[name], has, words.problems):
+        return
     free = [one for one in known if one not in node]
-    advice = words.did_you_mean(name, free) or (f"it has {', '.join(known)}" if known else "it has no settings")
+    advice = words.did_you_mean(name, free) or has
     message = f"the runtime `{runtime.name}` has no setting `{shown(name)}`"
     words.problems.add(codes.UNKNOWN_SETTING, message, node.keys_at[name], name, help=advice)
     node.lost.update(one for one in free if advice == f"did you mean `{one}`?")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mtlsctl.inventory import codes
+from mtlsctl.inventory.grammar import taken_for
 from mtlsctl.inventory.problems import shown
 from mtlsctl.inventory.source import Map, Seq
 from mtlsctl.inventory.suggest import suggestion
@@ -130,7 +131,6 @@ SERVICE: Final = Record(
         "certificate": CERTIFICATE,
         "certification_authority": AUTHORITY,
         "trust": TRUST,
-        "restart": WORD,
     },
     required=("runtime", "hosts"),
     unbuilt={
@@ -138,6 +138,7 @@ SERVICE: Final = Record(
         **_UNBUILT_KEYS,
         "certificate_request": "signing a request whose owner keeps the key",
         "external_servers": "calling a server outside the estate",
+        "restart": "allowing a restart where a reload is not enough",
     },
 )
 INVENTORY: Final = Record(
@@ -269,11 +270,24 @@ def _refuse_key(key: str, shape: Record, node: Map, problems: Problems) -> None:
     if key in shape.unbuilt:
         refuse_unbuilt(shape.unbuilt[key], at, key, problems)
         return
+    known = "the keys here are " + ", ".join(shape.fields)
+    if refuse_unquoted_key(key, at, known, problems):
+        return
     near = suggestion(key, [one for one in shape.fields if one not in node])
-    advice = f"did you mean `{near}`?" if near else "the keys here are " + ", ".join(shape.fields)
+    advice = f"did you mean `{near}`?" if near else known
     problems.add(codes.UNKNOWN_KEY, f"unknown key `{shown(key)}` in {shape.what}", at, key, help=advice)
     if near:
         node.lost.add(near)  # A misspelt key is not reported as missing too.
+
+
+def refuse_unquoted_key(key: str, at: Place, help: str, problems: Problems) -> bool:
+    """Whether an unknown key is no text to many tools; it is reported, and no word is suggested for a number."""
+    meaning = taken_for(key)
+    if meaning is None or problems.sources.is_quoted(at):
+        return False
+    message = f"the unquoted key `{key}`, which many tools read as {meaning}; keys are words"
+    problems.add(codes.KEY_NOT_TEXT, message, at, key, help=help)
+    return True
 
 
 def refuse_unbuilt(feature: str, at: Place, text: str, problems: Problems) -> None:

@@ -7,8 +7,10 @@ tags exist in the language, and every scalar stays the text that was written; wh
 from __future__ import annotations
 
 import codecs
+import errno
 import os
 import re
+import stat
 from typing import TYPE_CHECKING, Any, Final
 
 import yaml
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
     from mtlsctl.inventory.problems import Place
     from mtlsctl.model.diagnostic import Span
+
+_THE_FILE_ITSELF = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 MAX_BYTES: Final = 8 * 1024 * 1024
 MAX_NODES: Final = 2_000_000
@@ -37,6 +41,11 @@ _UNSEEN = (
 )
 _UNSEEN_ASCII = bytes({*range(32), 127} - {9, 10, 13})
 _TAB = r"(?m)^ *\t"
+_TAB_BEFORE_A_WORD = r"(?m)^ *\t[ \t]*[^ \t\r\n#]"
+_BLANK_WITH_TAB = r"(?m)^ *\t[ \t]*"
+_GAP: Final = "\ufdd0"
+"""Stands for a refused character while the rest is read: a letter to YAML, and never assigned by Unicode."""
+_BYTE_ORDER_MARK: Final = "\ufeff"
 _DIRECTIVE = re.compile(r"(?m)^%(?!YAML 1\.2[ \r]*$)")
 """Refused before the parser sees them: libyaml compares each tag directive with all before it."""
 _ENCODINGS = ((codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"))
@@ -78,28 +87,47 @@ class Seq(list["Node"]):
 Node = str | Map | Seq
 
 
+def set_aside(kept: Node | None, refused: Node | None) -> None:
+    """Note in what was given first what a second one of its name declares: nothing follows from its absence."""
+    if isinstance(kept, Map) and isinstance(refused, Map):
+        kept.lost |= (refused.keys() | refused.lost) - kept.keys()
+        for key in refused.keys() & kept.keys():
+            set_aside(kept[key], refused[key])
+    elif isinstance(kept, Seq) and isinstance(refused, Seq):
+        kept.is_holed = True
+
+
 class _Refused(Exception):
     """The file is not read further; its problem is on the list."""
 
 
 def read_file(path: Path, name: str, problems: Problems) -> Map | None:
-    """The tree of one file, or None when it was refused as a whole; then the problems say why."""
-    data = _bytes_of(path, name, problems)
-    text = None if data is None else _text_of(data, name, problems)
+    """The tree of one file, or None when it was refused as a whole; then the problems say why.
+
+    A tree may come with problems: it is what the file would be without them, and good for finding more.
+    """
+    content = _bytes_of(path, name, problems)
+    text = None if content is None else _text_of(content, name, problems)
     return None if text is None else read_text(text, name, problems)
 
 
 def read_text(text: str, name: str, problems: Problems) -> Map | None:
-    """The tree of a text that was checked for its characters."""
+    """The tree of a text, with None and problems as `read_file`."""
     start = problems.sources.add(name, text)
-    if not _is_clean(text, start, problems):
+    if text.startswith(_BYTE_ORDER_MARK):
+        problems.add(codes.BYTE_ORDER_MARK, "the file begins with a byte order mark", start, help="save it without one")
+        text, start = text[1:], start + 1
+    readable = _readable(text, start, problems)
+    if readable is None:
         return None
+    is_mended = readable != text
     try:
-        return _Builder(start, problems).build(_parser(text))
+        return _Builder(start, problems, is_mended=is_mended).build(_parser(readable))
     except _Refused:
         return None
     except yaml.YAMLError as error:
-        _report_syntax(error, text, start, problems)
+        if not is_mended:  # Else it may come of what was reported, or of the mending.
+            _report_syntax(error, text, start, problems)
     except (ValueError, OverflowError):
         # The pure parser makes a character of every \U escape, and not every number is one.
         problems.add(codes.SYNTAX, "an escape names no Unicode character", start)
@@ -108,17 +136,24 @@ def read_text(text: str, name: str, problems: Problems) -> Map | None:
 
 def _bytes_of(path: Path, name: str, problems: Problems) -> bytes | None:
     try:
-        if not path.is_file():
-            reason = "is not a plain file" if path.exists() else "does not exist"
-            problems.put(codes.UNREADABLE, f"`{shown(name)}` {reason}", None)
-            return None
-        with path.open("rb") as file:
+        with os.fdopen(os.open(path, _THE_FILE_ITSELF), "rb") as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                problems.put(codes.UNREADABLE, f"`{shown(name)}` is not a plain file", None)
+                return None
             # Not more than its size: a read of 8 MiB takes 8 MiB, however small the file.
-            data = file.read(min(os.fstat(file.fileno()).st_size, MAX_BYTES) + 1)
+            content = file.read(min(found.st_size, MAX_BYTES) + 1)
+    except FileNotFoundError:
+        problems.put(codes.UNREADABLE, f"`{shown(name)}` does not exist", None)
+        return None
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            message = f"`{shown(name)}` is a symbolic link"
+            problems.put(codes.UNREADABLE, message, None, help="put the file itself there")
+            return None
         problems.put(codes.UNREADABLE, f"`{shown(name)}` cannot be read: {error.strerror}", None)
         return None
-    if len(data) > MAX_BYTES:
+    if len(content) > MAX_BYTES:
         problems.put(
             codes.TOO_LARGE,
             f"`{shown(name)}` is larger than 8 MiB",
@@ -126,53 +161,69 @@ def _bytes_of(path: Path, name: str, problems: Problems) -> bytes | None:
             help="an inventory may be a folder of files, merged by name",
         )
         return None
-    return data
+    return content
 
 
-def _text_of(data: bytes, name: str, problems: Problems) -> str | None:
+def _text_of(content: bytes, name: str, problems: Problems) -> str | None:
     for mark, encoding in _ENCODINGS:
-        if data.startswith(mark):
+        if content.startswith(mark):
             problems.put(codes.NOT_UTF8, f"`{shown(name)}` is {encoding}", None, help="save it as UTF-8")
             return None
     try:
-        text = data.decode("utf-8")
+        return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        before = data[: error.start].decode("utf-8")
+        before = content[: error.start].decode("utf-8")
         at = problems.sources.add(name, before) + len(before)
-        problems.add(codes.NOT_UTF8, f"the byte 0x{data[error.start]:02x} is not UTF-8", at, help="save it as UTF-8")
+        problems.add(codes.NOT_UTF8, f"the byte 0x{content[error.start]:02x} is not UTF-8", at, help="save it as UTF-8")
         return None
-    if text.startswith("\ufeff"):
-        at = problems.sources.add(name, text)
-        problems.add(codes.BYTE_ORDER_MARK, "the file begins with a byte order mark", at, help="save it without one")
-        return None
-    return text
 
 
-def _is_clean(text: str, start: Place, problems: Problems) -> bool:
-    """No character that a reader does not see, no tab in the indentation: in comments neither (Trojan Source)."""
-    clean = True
-    if not _is_plain(text):
-        for found in _first(re.finditer(_UNSEEN, text)):
-            clean = False
-            name = f"U+{ord(found[0]):04X}"
-            problems.add(codes.UNSEEN_CHARACTER, f"the invisible or control character {name}", start + found.start())
-    for found in _first(re.finditer(_TAB, text) if "\t" in text else iter(())):
-        clean = False
+def _readable(text: str, start: Place, problems: Problems) -> str | None:
+    """The text with every character in its place and the refused ones, each reported, replaced by harmless ones.
+
+    None where a tab stands before a word: how deep that word is meant to be would be a guess. What nobody sees is
+    refused in comments too (Trojan Source).
+    """
+    text = _without_unseen(text, start, problems)
+    text = _without_directives(text, start, problems)
+    return _without_tabs(text, start, problems)
+
+
+def _without_unseen(text: str, start: Place, problems: Problems) -> str:
+    if _is_plain(text):
+        return text
+    for found in _first(re.finditer(_UNSEEN, text)):
+        name = f"U+{ord(found[0]):04X}"
+        problems.add(codes.UNSEEN_CHARACTER, f"the invisible or control character {name}", start + found.start())
+    return re.sub(_UNSEEN, _GAP, text)
+
+
+def _without_directives(text: str, start: Place, problems: Problems) -> str:
+    """Directives turned to comments, the first reported."""
+    found = _DIRECTIVE.search(text)
+    if found is None:
+        return text
+    message = "directives are not part of the language; an inventory is YAML 1.2"
+    problems.add(codes.TAG, message, start + found.start())
+    return _DIRECTIVE.sub("#", text)
+
+
+def _without_tabs(text: str, start: Place, problems: Problems) -> str | None:
+    if "\t" not in text:
+        return text
+    for found in _first(re.finditer(_TAB, text)):
         at = start + found.end() - 1
         problems.add(codes.TAB, "a tab stands in the indentation", at, help="indent with spaces")
-    if directive := _DIRECTIVE.search(text):
-        clean = False
-        message = "directives are not part of the language; an inventory is YAML 1.2"
-        problems.add(codes.TAG, message, start + directive.start())
-    return clean
+    if re.search(_TAB_BEFORE_A_WORD, text):
+        return None
+    return re.sub(_BLANK_WITH_TAB, lambda found: " " * len(found[0]), text)
 
 
 def _is_plain(text: str) -> bool:
     """Quickly, for the usual file: ASCII without control characters and without lone carriage returns."""
     if not text.isascii():
         return False
-    data = text.encode("ascii")
-    return "\r" not in text and len(data.translate(None, _UNSEEN_ASCII)) == len(data)
+    return "\r" not in text and len(text.encode("ascii").translate(None, _UNSEEN_ASCII)) == len(text)
 
 
 def _first(found: Iterator[re.Match[str]]) -> Iterator[re.Match[str]]:
@@ -206,8 +257,9 @@ class _Builder:
     Events are typed loosely here: the stubs of PyYAML know none of the attributes that they carry.
     """
 
-    def __init__(self, start: Place, problems: Problems) -> None:
+    def __init__(self, start: Place, problems: Problems, *, is_mended: bool = False) -> None:
         self._start = start
+        self._is_mended = is_mended
         self._problems = problems
         self._nodes = 0
         self._top: Node | None = None
@@ -215,7 +267,7 @@ class _Builder:
         self._key: str | None = None
         self._stack: list[tuple[Map | Seq | None, str | None]] = []
         self._documents = 0
-        self._put_away: list[tuple[Map, str]] = []
+        self._put_away: list[tuple[Map, str, str]] = []
 
     def build(self, parser: Any) -> Map | None:
         steps: dict[type, Callable[[Any], None]] = {
@@ -232,8 +284,8 @@ class _Builder:
             step = steps.get(event.__class__)
             if step is not None:
                 step(event)
-        for node, key in self._put_away:
-            del node[key]
+        for node, key, first in self._put_away:
+            set_aside(node.get(first), node.pop(key, None))
         return self._whole()
 
     def _whole(self) -> Map | None:
@@ -259,7 +311,11 @@ class _Builder:
         if self._nodes > MAX_NODES:
             self._refuse(codes.TOO_MANY_NODES, "the file holds more than 2,000,000 keys and values", at)
         if not text.isprintable() or len(text) > MAX_SCALAR_BYTES // 4:
-            self._examine(text, at)
+            examined = self._examined(text, at)
+            if examined is None:
+                self._lose(at)
+                return
+            text = examined
         node = self._node
         if isinstance(node, Map):
             key = self._key
@@ -281,23 +337,47 @@ class _Builder:
             self._refuse(codes.KEY_NOT_TEXT, "a key is empty", at)
         if text == "<<" and not self._problems.sources.is_quoted(at):
             self._refuse(codes.ALIAS, "merge keys are not part of the language", at, "<<", help="write the keys out")
-        if text in node:
+        if text in node.keys_at:
             first = self._problems.sources.span(node.keys_at[text], text)
             message = f"the key `{shown(text)}` is given twice"
             self._problems.add(codes.DUPLICATE_KEY, message, at, text, related=[(first, "first given here")])
-            text = f"\0{at}"
-            self._put_away.append((node, text))
+            self._put_away_entry(node, text, at)
+            return
         node.keys_at[text] = at
         self._key = text
 
-    def _examine(self, text: str, at: Place) -> None:
-        """Refuse a scalar that is too long, or that escapes or line breaks made unprintable."""
+    def _put_away_entry(self, node: Map, text: str, at: Place) -> None:
+        """Read the value of a refused key under a name that no text can have."""
+        self._key = f"\0{at}"
+        node.keys_at[self._key] = at
+        self._put_away.append((node, self._key, text))
+
+    def _examined(self, text: str, at: Place) -> str | None:
+        """The word as people see it; None where nothing is left to go on with. What is wrong with it is reported."""
+        if self._is_mended:
+            text = text.replace(_GAP, "")
         if len(text.encode("utf-8", "surrogatepass")) > MAX_SCALAR_BYTES:
-            self._refuse(codes.SCALAR_TOO_LONG, "a value is longer than 4 KiB", at)
+            self._problems.add(codes.SCALAR_TOO_LONG, "a value is longer than 4 KiB", at)
+            return None
         bad = next((c for c in text if not c.isprintable()), None)
-        if bad is not None:
-            what = "a line break" if bad == "\n" else f"the invisible or control character U+{ord(bad):04X}"
-            self._refuse(codes.UNSEEN_CHARACTER, f"a value holds {what}", at, text)
+        if bad is None:
+            return text or None
+        what = "a line break" if bad == "\n" else f"the invisible or control character U+{ord(bad):04X}"
+        self._problems.add(codes.UNSEEN_CHARACTER, f"a value holds {what}", at, text)
+        return None if "\n" in text.strip() else "".join(filter(str.isprintable, text)) or None
+
+    def _lose(self, at: Place) -> None:
+        """Go on without a word that was reported: its key, or its list, remembers that there was one."""
+        node = self._node
+        if node is None:
+            raise _Refused
+        if isinstance(node, Seq):
+            node.is_holed = True
+        elif self._key is None:
+            self._put_away_entry(node, "", at)
+        else:
+            node.lost.add(self._key)
+            self._key = None
 
     def _mapping(self, event: Any) -> None:
         self._open(event, Map(self._start + event.start_mark.index))

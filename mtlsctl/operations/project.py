@@ -58,8 +58,8 @@ def find_project(start: Path) -> Project:
     """
     for folder in _upwards(start.resolve()):
         file = folder / FILE
-        if file.is_file():
-            _refuse_writable_by_all(folder, file)
+        if file.is_file() or file.is_symlink():
+            _refuse_replaceable(folder, file)
             return read_project(file)
     return _without_file(start.resolve())
 
@@ -74,9 +74,18 @@ def _upwards(start: Path) -> Iterator[Path]:
             return
 
 
-def _refuse_writable_by_all(folder: Path, file: Path) -> None:
+def _refuse_replaceable(folder: Path, file: Path) -> None:
+    """Who can replace the file decides where state and inventory lie: only this user and root may."""
     for place in (folder, file):
-        found = os.stat(place)  # noqa: PTH116  follows a link on purpose: what is read is what is judged
+        found = place.lstat()  # the folder is resolved already
+        if stat.S_ISLNK(found.st_mode):
+            raise UsageError(f"{place} is a symbolic link, so it is not read", code="M1901", help="put the file there")
+        if found.st_uid not in {0, os.geteuid()}:
+            raise UsageError(
+                f"{place} belongs to user {found.st_uid}, so {FILE} in it is not read",
+                code="M1901",
+                help="work in a copy of your own, or run as the user whom it belongs to",
+            )
         if found.st_mode & stat.S_IWOTH:
             raise UsageError(
                 f"{place} can be written by everyone, so {FILE} in it is not read",
@@ -96,6 +105,24 @@ def _only_inventory(root: Path) -> Path | None:
         return None
     entries = sorted(one for one in folder.iterdir() if one.is_dir() or one.suffix in {".yaml", ".yml"})
     return entries[0] if len(entries) == 1 else None
+
+
+def refuse_leading_out(root: Path, path: Path) -> None:
+    """Raise UsageError M1907 when a path that the repository chose leaves it, or goes through a symlink below it.
+
+    Whoever opens a pull request chooses that path, and errors quote what is read there.
+    """
+    if ".." in path.parts or not path.is_relative_to(root):
+        raise UsageError(f"the inventory does not lie below {root}", code="M1907")
+    place = root
+    for name in path.relative_to(root).parts:
+        place = place / name
+        if place.is_symlink():
+            raise UsageError(
+                f"{place.relative_to(root)} is a symbolic link; nothing was read",
+                code="M1907",
+                help="put the inventory itself there, or name another one with --inventory",
+            )
 
 
 def read_project(file: Path) -> Project:
@@ -122,18 +149,35 @@ def _entries(file: Path) -> dict[str, tuple[str, Span]]:
     import yaml
 
     try:
-        if file.stat().st_size > _LARGEST:
-            raise _broken(file, 1, 1, "the file is larger than 64 KiB")
-        node = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        node = yaml.compose(_text(file), Loader=yaml.SafeLoader)
+    except RecursionError:
+        raise _broken(file, 1, 1, "the file is nested too deeply") from None
     except UnicodeDecodeError:
         raise _broken(file, 1, 1, "the file is not UTF-8") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         raise _broken(file, line, column, f"not YAML: {getattr(error, 'problem', None) or 'unreadable'}") from None
+    except (ValueError, OverflowError):  # an escape that names no character
+        raise _broken(file, 1, 1, "an escape names no Unicode character") from None
     if not isinstance(node, yaml.MappingNode):
         raise _broken(file, 1, 1, "a mapping with `version`, `name` and `lineage` is expected")
     return _flat(file, node)
+
+
+def _text(file: Path) -> str:
+    """What is in the file itself: a link put there meanwhile, or a device, is not read."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise _broken(file, 1, 1, f"the file cannot be read: {error.strerror}") from None
+    with os.fdopen(descriptor, "rb") as opened:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise _broken(file, 1, 1, "this is not a plain file")
+        content = opened.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
+        raise _broken(file, 1, 1, "the file is larger than 64 KiB")
+    return content.decode("utf-8")
 
 
 def _flat(file: Path, node: object) -> dict[str, tuple[str, Span]]:
@@ -181,7 +225,7 @@ def _malformed(entries: dict[str, tuple[str, Span]]) -> Iterator[Diagnostic]:
     rules: dict[str, tuple[Callable[[str], bool], str]] = {
         "version": ("1".__eq__, "`version` is 1"),
         "name": (is_estate_name, f"a name is at most {_LONGEST_ESTATE} characters: a-z, 0-9 and inner hyphens"),
-        "lineage": (_is_lineage, "a lineage is the UUID that `mtlsctl init` wrote"),
+        "lineage": (is_lineage, "a lineage is the UUID that `mtlsctl init` wrote"),
         "inventory": (_is_inside, "`inventory` is a path inside this repository"),
         "state": (_is_state, "`state` is sqlite:PATH or postgresql://..."),
     }
@@ -194,7 +238,7 @@ def is_estate_name(text: str) -> bool:
     return len(text) <= _LONGEST_ESTATE and LABEL.fullmatch(text) is not None
 
 
-def _is_lineage(text: str) -> bool:
+def is_lineage(text: str) -> bool:
     import uuid
 
     try:
@@ -205,7 +249,7 @@ def _is_lineage(text: str) -> bool:
 
 def _is_inside(text: str) -> bool:
     path = Path(text)
-    return bool(text) and not path.is_absolute() and ".." not in path.parts
+    return bool(text) and text.isprintable() and not path.is_absolute() and ".." not in path.parts
 
 
 def _is_state(text: str) -> bool:

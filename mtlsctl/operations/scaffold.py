@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import mtlsctl
 from mtlsctl.errors import StateError, UsageError
 from mtlsctl.operations.project import FILE, STATE, is_estate_name, read_project
+from mtlsctl.store.files import appearing
 from mtlsctl.store.keysource import KeyFile, create_key_file, resolve_key_source
 from mtlsctl.store.location import create_state, open_state, state_path
 
@@ -63,17 +64,13 @@ def scaffold(wish: Wish, *, environ: Mapping[str, str], clock: Callable[[], date
     url = wish.state or (known.state if known else STATE)
     database = state_path(url, base=wish.folder)
     name = _name(wish, known.name if known else None)
-    began = None if known else _lineage_of(url, wish.folder, name, database)
-    before = (known.lineage if known else None) or began
+    if wish.new_lineage and database.exists():
+        raise _state_in_the_way(database)
+    found = _lineage_of(url, wish.folder, known.lineage if known else None, name, database)
+    before = known.lineage if known else found
     lineage = str(uuid.uuid4()) if before is None or wish.new_lineage else before
     if known and not wish.new_lineage and not database.exists():
         raise _state_gone(name, lineage, database)
-    if wish.new_lineage and database.exists():
-        raise StateError(
-            f"there is a state at {database}; a new lineage begins with none",
-            code="M3009",
-            help="move it away if nothing that it issued is used any more, then run this again",
-        )
     wish.folder.mkdir(parents=True, exist_ok=True)
     key_place, key_is_new = _key(environ, lineage, wish.folder, database)
     state_is_new = not database.exists()
@@ -119,15 +116,23 @@ def _name(wish: Wish, known: str | None) -> str:
     return name
 
 
-def _lineage_of(url: str, folder: Path, name: str, database: Path) -> str | None:
-    """Of a state that an earlier run made before it was killed."""
+def _lineage_of(url: str, folder: Path, lineage: str | None, name: str, database: Path) -> str | None:
+    """Of the state that is there, perhaps by an earlier run that was killed; raises M3002 when it is a stranger's."""
     if not database.exists():
         return None
-    store = open_state(url, base=folder, lineage=None, estate=name)
+    store = open_state(url, base=folder, lineage=lineage, estate=name)
     try:
         return store.snapshot().lineage
     finally:
         store.close()
+
+
+def _state_in_the_way(database: Path) -> StateError:
+    return StateError(
+        f"there is a state at {database}; a new lineage begins with none",
+        code="M3009",
+        help="move it away if nothing that it issued is used any more, then run this again",
+    )
 
 
 def _state_gone(name: str, lineage: str, database: Path) -> StateError:
@@ -175,16 +180,21 @@ def _write(wish: Wish, path: Path, text: str, written: list[Path], kept: list[Pa
 
 
 def _create(target: Path, text: str) -> bool:
-    """Whole or not at all: written beside, then named; False when the name is taken."""
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
+    """Whole or not at all, with the mode that any new file gets; False when the name is taken."""
     try:
-        os.link(partial, target)
+        with appearing(target) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
+            unfinished.chmod(0o666 & ~_umask())
     except FileExistsError:
         return False
-    finally:
-        partial.unlink()
     return True
+
+
+def _umask() -> int:
+    """The system tells it only in exchange for another."""
+    known = os.umask(0o077)
+    os.umask(known)
+    return known
 
 
 def _files(example: str, name: str, *, with_inventory: bool) -> dict[Path, str]:

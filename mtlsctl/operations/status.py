@@ -1,4 +1,4 @@
-"""What is issued, what is live and what is due, from the state alone."""
+"""What is issued, what is live and what is due: from the state, with the inventory's limits where it can be read."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from mtlsctl.errors import InventoryError
 from mtlsctl.planner.lifecycle import current_authorities, newest_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
-    from mtlsctl.inventory import LoadedInventory
-    from mtlsctl.model.credential import CertificationAuthority, Credential
+    from mtlsctl.model.credential import AuthorityId, CertificationAuthority, Credential, CredentialId
     from mtlsctl.model.state import State
-    from mtlsctl.model.topology import InstanceId, Inventory
+    from mtlsctl.model.topology import InstanceId, Service
     from mtlsctl.operations.workspace import Workspace
     from mtlsctl.store.port import Operation, Signature
+
+_LEAF_SHARE, _AUTHORITY_SHARE = 3, 10
+"""Without an inventory a leaf is due in the last third of its lifetime, a CA in the last tenth: as by default."""
 
 
 class Standing(StrEnum):
@@ -25,16 +28,18 @@ class Standing(StrEnum):
 
     OK = "ok"
     DUE = "due"
-    ENDED = "ended"
+    EXPIRED = "expired"
     RETIRING = "retiring"
-    """A CA that signs no more and whose last leaf has not ended."""
-    KEY_DESTROYED = "key destroyed"
+    """A CA that signs no more and whose last leaf has not ended; a live leaf of a service that is not declared."""
+    KEY_DESTROYED = "key_destroyed"
     PENDING = "pending"
     """Issued and not live yet: the next apply puts it on its host."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthorityStatus:
+    """`leaves` counts those that it signed, that are live or the newest of their instance, and that have not ended."""
+
     authority: CertificationAuthority
     standing: Standing
     leaves: int
@@ -42,6 +47,8 @@ class AuthorityStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertificateStatus:
+    """`release` is the live one that presents it; None where none does."""
+
     credential: Credential
     standing: Standing
     release: str | None
@@ -49,79 +56,91 @@ class CertificateStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """One screen. `orphans` are signatures that may exist and whose certificate never came back."""
+    """One screen. `orphans` are signatures that may exist and whose certificate never came back.
 
-    loaded: LoadedInventory
+    `keys_missing` are live instances without the key of their newest certificate; a removed instance misses none.
+    """
+
     state: State
     now: datetime
     operations: tuple[Operation, ...]
     authorities: tuple[AuthorityStatus, ...]
     certificates: tuple[CertificateStatus, ...]
     orphans: tuple[Signature, ...]
+    keys_missing: tuple[InstanceId, ...]
 
 
 def status(workspace: Workspace) -> Status:
-    """Read the state; opens no key and no host."""
-    loaded = workspace.load()
-    now = workspace.clock()
-    with workspace.store(loaded.inventory.name) as store:
+    """Read the state; opens no key and no host. An inventory that cannot be read does not hide it."""
+    services, now = _declared(workspace), workspace.clock()
+    with workspace.store(workspace.project.name) as store:
         state = store.snapshot()
         operations, signatures = store.operations(), store.signatures()
     return Status(
-        loaded=loaded,
         state=state,
         now=now,
         operations=operations,
-        authorities=_authorities(loaded.inventory, state, now),
-        certificates=_certificates(loaded.inventory, state, now),
+        authorities=_authorities(services, state, now),
+        certificates=_certificates(services, state, now),
         orphans=tuple(one for one in signatures if one.signed and not one.recorded),
+        keys_missing=tuple(sorted(state.keys_missing & state.live.keys())),
     )
 
 
-def _authorities(inventory: Inventory, state: State, now: datetime) -> tuple[AuthorityStatus, ...]:
-    current = current_authorities(state)
-    leaves = _leaves_of(state)
+def _declared(workspace: Workspace) -> Mapping[str, Service] | None:
+    try:
+        return workspace.load().inventory.services
+    except InventoryError:
+        return None
+
+
+def _authorities(services: Mapping[str, Service] | None, state: State, now: datetime) -> tuple[AuthorityStatus, ...]:
+    current, leaves = current_authorities(state), _leaves(state, now)
     return tuple(
         AuthorityStatus(
             authority=one,
-            standing=_authority_standing(one, inventory, current, now),
+            standing=_standing_of_authority(one, services, current, now),
             leaves=leaves.get(one.id, 0),
         )
         for one in sorted(state.authorities.values(), key=lambda one: one.id)
     )
 
 
-def _leaves_of(state: State) -> dict[object, int]:
-    counts: dict[object, int] = {}
-    for live in state.live.values():
-        issuer = state.credentials[live.recipe.credential].profile.authority
-        counts[issuer] = counts.get(issuer, 0) + 1
+def _leaves(state: State, now: datetime) -> dict[AuthorityId, int]:
+    counts: dict[AuthorityId, int] = {}
+    for one in state.credentials.values():
+        if now < one.not_after:
+            counts[one.profile.authority] = counts.get(one.profile.authority, 0) + 1
     return counts
 
 
-def _authority_standing(
-    authority: CertificationAuthority,
-    inventory: Inventory,
+def _standing_of_authority(
+    one: CertificationAuthority,
+    services: Mapping[str, Service] | None,
     current: Mapping[str, CertificationAuthority],
     now: datetime,
 ) -> Standing:
-    service = inventory.services.get(authority.id.service)
-    if authority.key_destroyed:
+    if one.key_destroyed:
         return Standing.KEY_DESTROYED
-    if now >= authority.not_after:
-        return Standing.ENDED
-    if service is None or current[authority.id.service] is not authority:
+    if now >= one.not_after:
+        return Standing.EXPIRED
+    if current[one.id.service] is not one or (services is not None and one.id.service not in services):
         return Standing.RETIRING
-    return Standing.DUE if now >= authority.not_after - service.authority.renew_before else Standing.OK
+    if services is None:
+        renew_before = (one.not_after - one.not_before) / _AUTHORITY_SHARE
+    else:
+        renew_before = services[one.id.service].authority.renew_before
+    return _due_or_ok(one.not_after, renew_before, now)
 
 
-def _certificates(inventory: Inventory, state: State, now: datetime) -> tuple[CertificateStatus, ...]:
+def _certificates(services: Mapping[str, Service] | None, state: State, now: datetime) -> tuple[CertificateStatus, ...]:
+    """The live ones, and newer ones that wait for their release."""
     newest = newest_credentials(state)
-    shown = {live.recipe.credential: live.receipt.release for live in state.live.values()}
+    shown: dict[CredentialId, str] = {one.recipe.credential: one.receipt.release for one in state.live.values()}
     return tuple(
         CertificateStatus(
             credential=one,
-            standing=_standing(one, inventory, now, is_live=one.id in shown),
+            standing=_standing(one, services, now) if one.id in shown else Standing.PENDING,
             release=shown.get(one.id),
         )
         for one in sorted(state.credentials.values(), key=lambda one: one.id)
@@ -129,13 +148,14 @@ def _certificates(inventory: Inventory, state: State, now: datetime) -> tuple[Ce
     )
 
 
-def _standing(credential: Credential, inventory: Inventory, now: datetime, *, is_live: bool) -> Standing:
-    if now >= credential.not_after:
-        return Standing.ENDED
-    if not is_live:
-        return Standing.PENDING
-    instance: InstanceId = credential.id.instance
-    service = inventory.services.get(instance.service)
-    if service is None:
-        return Standing.RETIRING
-    return Standing.DUE if now >= credential.not_after - service.certificate.renew_before else Standing.OK
+def _standing(one: Credential, services: Mapping[str, Service] | None, now: datetime) -> Standing:
+    if now >= one.not_after:
+        return Standing.EXPIRED
+    if services is None:
+        return _due_or_ok(one.not_after, (one.not_after - one.not_before) / _LEAF_SHARE, now)
+    service = services.get(one.id.instance.service)
+    return Standing.RETIRING if service is None else _due_or_ok(one.not_after, service.certificate.renew_before, now)
+
+
+def _due_or_ok(end: datetime, renew_before: timedelta, now: datetime) -> Standing:
+    return Standing.DUE if now >= end - renew_before else Standing.OK

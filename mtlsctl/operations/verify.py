@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from mtlsctl.deliver.layout import pointer_sha256
 from mtlsctl.errors import DeliveryError, MtlsctlError, PreflightError, SealedKeyError, StateLocked, UsageError
-from mtlsctl.model.probe import Expectation, Presented, Verdict
+from mtlsctl.model.probe import Expectation, Observation, Outcome, Presented, Verdict
 from mtlsctl.model.secret import Secret
 from mtlsctl.model.topology import DirectoryHost, Edge
 from mtlsctl.operations.issue import intent_of, issuers_of, signing_keys
 from mtlsctl.operations.publication import make_receipt
 from mtlsctl.operations.releases import pointer_path
+from mtlsctl.operations.settle import served_by
 from mtlsctl.pki.keys import generate_key, private_pem
 from mtlsctl.pki.preflight import bundle_name
 from mtlsctl.pki.probes import PROBE_KEY, craft_foreign, draft_probe, lint_probe, sign_probe
@@ -23,12 +24,13 @@ from mtlsctl.planner.probes import make_probes
 from mtlsctl.verify.embedded import EmbeddedServers, ListenerKey, listeners_of
 from mtlsctl.verify.identity import Identity
 from mtlsctl.verify.prober import NotProbed, run_probes
+from mtlsctl.verify.wire import Served
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from mtlsctl.inventory import LoadedInventory
-    from mtlsctl.model.probe import Outcome, Probe
+    from mtlsctl.model.probe import Probe
     from mtlsctl.model.release import Endpoint
     from mtlsctl.model.state import Live, State
     from mtlsctl.model.topology import InstanceId
@@ -38,6 +40,13 @@ if TYPE_CHECKING:
 Files = dict[str, tuple[bytes, int]]
 Crafted = dict[tuple[Presented, "InstanceId"], "Identity | NotProbed"]
 NOWHERE = ("127.0.0.1", 0)
+_ONLY_OF_RUNNING_SERVERS = frozenset({Presented.PLAINTEXT, Presented.OTHER_CA})
+"""What an embedded server shows there says nothing about the applied files."""
+
+_MAY_NAME_NONE = frozenset({"pem"})
+"""Runtimes whose server is anybody's; nginx and Node name every CA that they are given."""
+
+_NOT_HERE = "M4001"
 _NEEDS_THE_CA = frozenset({Presented.EXPIRED, Presented.WRONG_USAGE})
 
 
@@ -71,7 +80,7 @@ def verify(
     """
     loaded = workspace.load()
     probes = make_probes(loaded.inventory, quick=quick)
-    chosen = _only(probes.probes, edges)
+    chosen = tuple(one for one in _only(probes.probes, edges) if not embedded or _is_of_files(one))
     with workspace.store(loaded.inventory.name) as store:
         state = store.snapshot()
         applied = AppliedFiles.read(workspace, state)
@@ -79,8 +88,28 @@ def verify(
         source = _Identities(store=store, state=state, applied=applied, crafted=crafted, embedded=embedded)
         with _places(applied, state, embedded=embedded) as connect:
             outcomes = run_probes(chosen, source, connect=connect, timeout_seconds=timeout_seconds)
+    if not embedded:
+        outcomes += _unread(chosen, applied)
     return VerifyReport(
         loaded=loaded, embedded=embedded, outcomes=outcomes, left_out=probes.left_out, serial=state.serial
+    )
+
+
+def _is_of_files(probe: Probe) -> bool:
+    return probe.presented not in _ONLY_OF_RUNNING_SERVERS
+
+
+def _unread(probes: Sequence[Probe], applied: AppliedFiles) -> tuple[Outcome, ...]:
+    """One outcome for each door whose files could not be read or were altered: what runs may not be what restarts."""
+    doors: dict[tuple[object, ...], Probe] = {}
+    for probe in probes:
+        if probe.endpoint.instance in applied.altered:
+            door = probe.listener, probe.endpoint
+            if door not in doors or probe.presented is Presented.OTHER_CA:
+                doors[door] = probe
+    return tuple(
+        Outcome(probe=probe, observed=Observation.NOT_PROBED, evidence=applied.altered[probe.endpoint.instance])
+        for probe in doors.values()
     )
 
 
@@ -111,18 +140,23 @@ class AppliedFiles:
 
     files: Mapping[InstanceId, Files]
     missing: Mapping[InstanceId, str]
+    altered: Mapping[InstanceId, str]
+    """Those of `missing` whose host is a directory, so that they could have been read."""
 
     @classmethod
     def read(cls, workspace: Workspace, state: State) -> AppliedFiles:
         """Reads back through the pointer: what it names now counts, not what the state remembers."""
         files: dict[InstanceId, Files] = {}
         missing: dict[InstanceId, str] = {}
+        altered: dict[InstanceId, str] = {}
         for instance, live in state.live.items():
             try:
                 files[instance] = _read(workspace, state, instance, live)
             except MtlsctlError as error:
                 missing[instance] = error.message
-        return cls(files=files, missing=missing)
+                if error.code != _NOT_HERE:
+                    altered[instance] = error.message
+        return cls(files=files, missing=missing, altered=altered)
 
     def of(self, instance: InstanceId) -> Files | NotProbed:
         if instance in self.files:
@@ -252,6 +286,27 @@ class _Identities:
         authority = self.state.credentials[live.recipe.credential].profile.authority
         with self.lock:
             return to_pem([self.store.certificate(authority)])
+
+    def served(self, probe: Probe) -> Served | NotProbed:
+        """By the live recipe; a listener without callers is to refuse every handshake, or to ask for no CA."""
+        instance = probe.endpoint.instance
+        live = self.state.live.get(instance)
+        listener = live.recipe.served(probe.listener.listener) if live else None
+        if live is None or listener is None:
+            return NotProbed(reason=f"{probe.listener} of {instance} is not applied yet")
+        host = self.state.hosts[instance.host]
+        if not listener.callers:
+            nobody, name = frozenset[bytes](), probe.server_name
+            return Served(
+                address=host.address,
+                port=probe.endpoint.port,
+                server_name=name,
+                certificate_sha256=None,
+                ca_names=nobody,
+            )
+        with self.lock:
+            (served, *_) = served_by([replace(live.recipe, listeners=(listener,))], host, self.state, self.store)
+        return replace(served, may_name_none=live.recipe.runtime in _MAY_NAME_NONE)
 
 
 def _identity(files: Files) -> Identity:

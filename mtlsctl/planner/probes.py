@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import gcd
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ ALL_PAIRS = 10_000
 
 CRAFTED = (Presented.NO_CERTIFICATE, Presented.FOREIGN_CA, Presented.EXPIRED, Presented.WRONG_USAGE)
 QUICK = (Presented.NO_CERTIFICATE,)
+PROTOCOLS = ("1.2", "1.3")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,14 +35,16 @@ class ProbePlan:
 def make_probes(inventory: Inventory, *, quick: bool = False, at_most: int = ALL_PAIRS) -> ProbePlan:
     """Declared callers, every undeclared service, no certificate, a foreign CA, expired, wrong usage; each protocol.
 
-    With `quick` only declared callers, undeclared services and no certificate: what needs no crafted certificate.
+    And once for each listener of an instance, never left out: HTTP without TLS, what it shows before it knows who
+    calls, and each protocol version that is not declared. With `quick` no crafted certificates.
     """
     kinds = QUICK if quick else CRAFTED
     allowed = [probe for door in _doors(inventory) for probe in _declared(inventory, door)]
+    once = [probe for door in _doors(inventory) for probe in _once(door)]
     refused = list(_refused(inventory, kinds))
     total = sum(len(one) for one in refused)
-    sample = tuple(_every(_stride(refused, room=max(at_most - len(allowed), len(kinds))), refused))
-    return ProbePlan(probes=(*allowed, *sample), left_out=total - len(sample))
+    sample = tuple(_every(_stride(refused, room=max(at_most - len(allowed) - len(once), len(kinds))), refused))
+    return ProbePlan(probes=(*allowed, *once, *sample), left_out=total - len(sample))
 
 
 def _stride(refused: Iterable[_Refused], *, room: int) -> int:
@@ -86,6 +89,17 @@ def _declared(inventory: Inventory, door: _Door) -> Iterator[Probe]:
     for caller in door.listener.callers:
         for instance in inventory.services[caller.service].instances:
             yield _probe(door, Presented.DELIVERED, instance, Expectation.ALLOWED)
+
+
+def _once(door: _Door) -> Iterator[Probe]:
+    """What is tried once for all protocols of a listener, with its first one."""
+    if door.protocol != door.listener.protocols[0]:
+        return
+    for kind in (Presented.PLAINTEXT, Presented.OTHER_CA):
+        yield _probe(door, kind, None, Expectation.REFUSED)
+    for protocol in PROTOCOLS:
+        if protocol not in door.listener.protocols:
+            yield _probe(replace(door, protocol=protocol), Presented.OTHER_PROTOCOL, None, Expectation.REFUSED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

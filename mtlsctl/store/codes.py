@@ -61,7 +61,7 @@ MEANINGS = MappingProxyType(
         DOES_NOT_OPEN: "The encryption key is not the one that sealed the CA keys, or one was altered or moved.",
         KEY_MISSING: "There is no encryption key where it is looked for, or what is there is none.",
         KEY_EXPOSED: "The file of the encryption key can be read by others than its owner, or is no file.",
-        PASSPHRASE_WEAK: "The passphrase is shorter than 20 characters and than five words.",
+        PASSPHRASE_WEAK: "The passphrase is shorter than 20 characters and than five words, or is easy to foresee.",
         KEY_INSIDE: "The encryption key lies in the repository or beside the state: who copies one would have both.",
         KEY_SOURCE: "The environment names the source of the encryption key twice or wrongly.",
         KEY_EXISTS: "A new encryption key never replaces one.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 from mtlsctl.errors import StateError
@@ -17,11 +17,9 @@ if TYPE_CHECKING:
 
 _BUSY_SECONDS = 10.0
 
-_REMEDIES = (
-    "restore a backup with `mtlsctl state restore`",
-    "or point --state at the state of this estate",
-    "or start anew with `mtlsctl init --new-lineage`: every service gets a new CA, so not for a live estate",
-)
+_RESTORE = "restore a backup: mtlsctl state restore FILE"
+_POINT = "point --state at the state of this estate"
+_ANEW = "begin anew with mtlsctl init --new-lineage: every service gets a new CA, so not for a live estate"
 
 
 class Meta(NamedTuple):
@@ -90,11 +88,28 @@ def open_database(path: Path, *, lineage: str | None, estate: str | None, read_o
     """Open a state that exists and, where they are given, belongs to this lineage and estate; never makes a file.
 
     Raises StateError: M3001 missing, M3002 of another lineage or estate, M3003 no state or broken, M3004 written by
-    a newer mtlsctl, M3007 not readable.
+    a newer mtlsctl, M3007 not readable. What is opened to be read only is a backup, so another one is the remedy.
     """
+    with _another_backup_helps() if read_only else nullcontext():
+        return _opened(path, lineage=lineage, estate=estate, mode="ro" if read_only else "rw")
+
+
+@contextmanager
+def _another_backup_helps() -> Iterator[None]:
+    try:
+        yield
+    except StateError as error:
+        if error.code not in (codes.MISSING, codes.FOREIGN, codes.BROKEN):
+            raise
+        raise StateError(
+            error.message, code=error.code, help="name another backup: mtlsctl state restore FILE"
+        ) from None
+
+
+def _opened(path: Path, *, lineage: str | None, estate: str | None, mode: str) -> Database:
     if not path.exists():
-        raise StateError(f"there is no state at {path}", code=codes.MISSING, notes=_REMEDIES, help=_REMEDIES[0])
-    database = Database(path, connect(path, mode="ro" if read_only else "rw"))
+        raise StateError(f"there is no state at {path}", code=codes.MISSING, notes=(_POINT, _ANEW), help=_RESTORE)
+    database = Database(path, connect(path, mode=mode))
     try:
         with database.reading():
             _refuse_other_formats(database)
@@ -177,10 +192,10 @@ def _refuse_foreign(path: Path, meta: Meta, *, lineage: str | None, estate: str 
         what = f"the state at {path} is of the estate {meta.estate}, not {estate}"
     else:
         return
-    raise StateError(what, code=codes.FOREIGN, notes=_REMEDIES, help="point --state at the state of this estate")
+    raise StateError(what, code=codes.FOREIGN, notes=(_RESTORE, _ANEW), help=_POINT)
 
 
 def _broken(path: Path, why: str) -> StateError:
     return StateError(
-        f"the state at {path} cannot be read as one: {why}", code=codes.BROKEN, notes=_REMEDIES, help=_REMEDIES[0]
+        f"the state at {path} cannot be read as one: {why}", code=codes.BROKEN, notes=(_POINT, _ANEW), help=_RESTORE
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -28,6 +29,59 @@ _ENOUGH_CHARACTERS: Final = 20
 _ENOUGH_DIFFERENT_CHARACTERS: Final = 8
 _ENOUGH_WORDS: Final = 5
 _SHORTEST_WORD: Final = 3
+_ENOUGH_UNFORESEEN: Final = 14
+"""Fewer than 20, as chance makes short sequences too."""
+_ENOUGH_IN_WORDS: Final = 12
+_JOINTS: Final = str.maketrans("", "", "-_.,")
+
+FAMOUS: Final = (
+    "correcthorsebatterystaple",
+    "thequickbrownfoxjumpsoverthelazydog",
+    "thequickbrownfoxjumpedoverthelazydog",
+    "tobeornottobethatisthequestion",
+    "loremipsumdolorsitamet",
+    "consecteturadipiscingelit",
+    "maytheforcebewithyou",
+    "allyourbasearebelongtous",
+    "nevergonnagiveyouup",
+    "nevergonnaletyoudown",
+    "twinkletwinklelittlestar",
+    "onetwothreefourfive",
+    "sixseveneightnineten",
+    "onceuponatime",
+    "1qaz2wsx3edc4rfv",
+    "1q2w3e4r5t6y",
+    "qwertyuiop",
+    "asdfghjkl",
+    "zxcvbnm",
+    "qwertz",
+    "qwerty",
+    "azerty",
+    "administrator",
+    "passphrase",
+    "password",
+    "passwort",
+    "passw0rd",
+    "p@ssw0rd",
+    "p@ssword",
+    "iloveyou",
+    "letmein",
+    "welcome",
+    "changeme",
+    "changeit",
+    "default",
+    "sunshine",
+    "princess",
+    "football",
+    "baseball",
+    "superman",
+    "monkey",
+    "dragon",
+    "secret",
+    "master",
+    "admin",
+)
+"""In small letters, without gaps; the longer before what it contains."""
 
 
 class KeySource(Protocol):
@@ -112,11 +166,33 @@ class PassphraseFile:
 
 
 def is_weak(passphrase: bytes) -> bool:
-    """Whether it has neither 20 characters, eight of them different, nor five different words of three letters."""
+    """Whether it has neither 20 characters, eight of them different, nor five different words of three letters.
+
+    Nor does length alone help: what continues a sequence, repeats itself or is on everyone's list counts for nothing.
+    """
     text = passphrase.decode("utf-8", "replace")
     words = {word for word in text.lower().split() if len(word) >= _SHORTEST_WORD}
     long = len(text.strip()) >= _ENOUGH_CHARACTERS and len(set(text)) >= _ENOUGH_DIFFERENT_CHARACTERS
-    return not (long or len(words) >= _ENOUGH_WORDS)
+    new = _unforeseen(text)
+    return not ((long and new >= _ENOUGH_UNFORESEEN) or (len(words) >= _ENOUGH_WORDS and new >= _ENOUGH_IN_WORDS))
+
+
+def _unforeseen(text: str) -> int:
+    """How many characters are left without famous texts, steady steps (`abc`, `aaa`, `aabb`) and repetitions."""
+    plain = "".join(text.lower().split()).translate(_JOINTS)
+    for famous in FAMOUS:
+        plain = plain.replace(famous, "")
+    steps = [ord(after) - ord(before) for before, after in pairwise(plain)]
+    return sum(not (_is_steady(steps[max(0, at - 2) : at]) or _is_repeated(plain, at)) for at in range(len(plain)))
+
+
+def _is_repeated(text: str, at: int) -> bool:
+    """Whether the three characters up to here stood before."""
+    return at > 2 and text[at - 2 : at + 1] in text[:at]  # noqa: PLR2004
+
+
+def _is_steady(steps: Sequence[int]) -> bool:
+    return len(steps) == 2 and (all(abs(one) <= 1 for one in steps) or steps[0] == steps[1] in (-2, 2))  # noqa: PLR2004
 
 
 def key_from_passphrase(passphrase: Secret, salt: bytes) -> Secret:
@@ -134,9 +210,19 @@ def default_key_path(environ: Mapping[str, str], lineage: str) -> Path:
     """In the user's configuration folder, by lineage: outside every repository and every state folder."""
     configured = Path(environ.get("XDG_CONFIG_HOME", ""))
     # The specification of base directories says that a relative path is to be ignored.
-    home = Path(environ.get("HOME") or "~").expanduser()
-    folder = configured if configured.is_absolute() else home / ".config"
+    folder = configured if configured.is_absolute() else _home(environ) / ".config"
     return folder / "mtlsctl" / "keys" / f"{lineage}.key"
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    try:
+        return Path(environ.get("HOME") or "~").expanduser()
+    except RuntimeError:
+        raise UsageError(
+            "there is no home folder to look for the encryption key in",
+            code=codes.KEY_SOURCE,
+            help="set MTLSCTL_KEY_SOURCE=file:PATH",
+        ) from None
 
 
 def resolve_key_source(environ: Mapping[str, str], *, lineage: str, keep_out: Sequence[Path] = ()) -> KeySource:

@@ -29,9 +29,20 @@ def state_path(url: str, *, base: Path) -> Path:
     if colon and scheme in ("postgresql", "postgres"):
         raise StateError("a state in PostgreSQL is not built yet", code=codes.NOT_BUILT, help="use sqlite:PATH")
     if scheme == "sqlite" and place and "\x00" not in place:
-        return base / Path(place).expanduser()
+        return base / _expanded(place)
     named = f"`{scheme}:` is not a kind of state" if re.fullmatch("[a-z0-9+]{1,20}", scheme) and colon else _NO_KIND
     raise UsageError(named, code=codes.UNKNOWN_URL, help="use sqlite:PATH")
+
+
+def _expanded(place: str) -> Path:
+    try:
+        return Path(place).expanduser()
+    except RuntimeError:
+        raise UsageError(
+            "the state's path begins with `~`, and there is no such home folder",
+            code=codes.UNKNOWN_URL,
+            help="write the path out: sqlite:/PATH",
+        ) from None
 
 
 def open_state(

@@ -12,7 +12,7 @@ import socket
 import ssl
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from mtlsctl.model.probe import Expectation, Observation
@@ -44,7 +44,7 @@ CERTIFICATE_ALERTS = frozenset(
 """
 
 _ALERT_REASON = re.compile(r"(?:SSLV3|TLSV1|TLSV13)_(?:ALERT_)?([A-Z_]+)")
-_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})[ \r]")
+STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})[ \r]")
 _NGINX_REFUSALS = (
     b"<title>400 The SSL certificate error</title>",
     b"<title>400 No required SSL certificate was sent</title>",
@@ -60,6 +60,7 @@ class Ending(StrEnum):
     ALERT = "alert"
     ANSWERED_THEN_ALERT = "answered, then sent an alert"
     CLOSED = "closed without a word"
+    CLOSED_INSIDE = "closed without a word after a handshake that was complete"
     SERVER_DISTRUSTED = "the caller does not believe the server"
     NOT_TLS = "not TLS as expected"
     UNREACHABLE = "unreachable"
@@ -125,8 +126,11 @@ def _call_on(connection: socket.socket, context: ssl.SSLContext, server_name: st
     except OSError as error:
         return _seen_error(error)
     with secured:
-        certificate = secured.getpeercert(binary_form=True) or b""
-        return _ask(secured, server_name, hashlib.sha256(certificate).hexdigest(), deadline)
+        certificate, secured_version = secured.getpeercert(binary_form=True) or b"", secured.version()
+        seen = _ask(secured, server_name, hashlib.sha256(certificate).hexdigest(), deadline)
+        # Up to TLS 1.2 the server's Finished comes last (RFC 5246 section 7.3): by then it has judged the caller.
+        is_inside = seen.ending is Ending.CLOSED and secured_version != "TLSv1.3"
+        return replace(seen, ending=Ending.CLOSED_INSIDE) if is_inside else seen
 
 
 def _ask(secured: ssl.SSLSocket, server_name: str, served_sha256: str, deadline: float) -> Seen:
@@ -157,7 +161,7 @@ def _read_answer(secured: ssl.SSLSocket, answer: bytearray, deadline: float) -> 
 
 def _judge_answer(answer: bytes, trouble: OSError | None, served_sha256: str) -> Seen:
     alert = alert_name(trouble)
-    status = _STATUS_LINE.match(answer)
+    status = STATUS_LINE.match(answer)
     number = int(status[1]) if status else None
     if answer and alert is not None:
         return Seen(ending=Ending.ANSWERED_THEN_ALERT, detail=alert, http_status=number, served_sha256=served_sha256)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from mtlsctl.model.probe import Expectation, Observation, Outcome, Presented
-from mtlsctl.verify.handshake import call, client_context, is_proof_of_service, observe
+from mtlsctl.verify.doors import Shown, ask_in_clear, compare_first_flight, greet_undeclared
+from mtlsctl.verify.handshake import Seen, call, client_context, is_proof_of_service, observe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from mtlsctl.model.probe import Probe
     from mtlsctl.model.release import Endpoint
     from mtlsctl.model.topology import ListenerId
-    from mtlsctl.verify.handshake import Seen
     from mtlsctl.verify.identity import Identity
+    from mtlsctl.verify.wire import Served
 
     Door = tuple[ListenerId, Endpoint, str, str]
 
@@ -42,6 +43,9 @@ class IdentitySource(Protocol):
         so that a refusal is known to come from it.
         """
 
+    def served(self, probe: Probe) -> Served | NotProbed:
+        """What the door shows if it serves what was applied (`Presented.OTHER_CA`)."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Run:
@@ -50,7 +54,27 @@ class _Run:
     timeout_seconds: float
     proven: set[Door] = field(default_factory=set)
 
-    def try_one(self, probe: Probe) -> Seen | NotProbed:
+    def try_one(self, probe: Probe) -> Seen | Shown | NotProbed:
+        match probe.presented:
+            case Presented.PLAINTEXT:
+                return ask_in_clear(
+                    *self.connect(probe.endpoint), probe.server_name, timeout_seconds=self.timeout_seconds
+                )
+            case Presented.OTHER_PROTOCOL:
+                place = self.connect(probe.endpoint)
+                return greet_undeclared(*place, probe.server_name, probe.protocol, timeout_seconds=self.timeout_seconds)
+            case Presented.OTHER_CA:
+                return self._compare(probe)
+            case _:
+                return self._call(probe)
+
+    def _compare(self, probe: Probe) -> Shown | NotProbed:
+        served = self.identities.served(probe)
+        if isinstance(served, NotProbed):
+            return served
+        return compare_first_flight(served, *self.connect(probe.endpoint), timeout_seconds=self.timeout_seconds)
+
+    def _call(self, probe: Probe) -> Seen | NotProbed:
         context = self._context(probe)
         if isinstance(context, NotProbed):
             return context
@@ -70,13 +94,21 @@ class _Run:
         except (ssl.SSLError, ValueError):
             return NotProbed(reason="the certificate, its key or the anchors do not load")
 
-    def learn(self, probe: Probe, seen: Seen | NotProbed) -> None:
-        if not isinstance(seen, NotProbed) and is_proof_of_service(seen):
+    def learn(self, probe: Probe, seen: Seen | Shown | NotProbed) -> None:
+        if isinstance(seen, Seen) and is_proof_of_service(seen):
             self.proven.add(_door(probe))
 
-    def outcome(self, probe: Probe, seen: Seen | NotProbed) -> Outcome:
+    def outcome(self, probe: Probe, seen: Seen | Shown | NotProbed) -> Outcome:
         if isinstance(seen, NotProbed):
             return Outcome(probe=probe, observed=Observation.NOT_PROBED, evidence=seen.reason)
+        if isinstance(seen, Shown):
+            return Outcome(
+                probe=probe,
+                observed=Observation.REFUSED if seen.if_proven and self._serves(probe) else seen.observed,
+                evidence=seen.evidence,
+                http_status=seen.http_status,
+                served_sha256=seen.served_sha256,
+            )
         return Outcome(
             probe=probe,
             observed=observe(seen, probe.expected, proven=_door(probe) in self.proven),
@@ -84,6 +116,10 @@ class _Run:
             http_status=seen.http_status,
             served_sha256=seen.served_sha256,
         )
+
+    def _serves(self, probe: Probe) -> bool:
+        """Whether a declared caller was served at the same listener, with whatever protocol."""
+        return any(door[:3] == _door(probe)[:3] for door in self.proven)
 
 
 def _door(probe: Probe) -> Door:
@@ -114,6 +150,6 @@ def _with(probes: Sequence[Probe], expected: Expectation) -> list[tuple[int, Pro
 
 def _try_all(
     pool: ThreadPoolExecutor, run: _Run, numbered: list[tuple[int, Probe]]
-) -> Iterable[tuple[int, Seen | NotProbed]]:
+) -> Iterable[tuple[int, Seen | Shown | NotProbed]]:
     places = [at for at, _ in numbered]
     return zip(places, pool.map(run.try_one, [probe for _, probe in numbered]), strict=True)

@@ -60,6 +60,7 @@ class Served:
     """What a socket is to show for a name.
 
     `certificate_sha256` None: the handshake is to be refused whoever calls. `ca_names` None: not compared.
+    `may_name_none`: a server may let in callers and name no CA (RFC 5246 section 7.4.4), as Python's does.
     """
 
     address: str
@@ -67,6 +68,7 @@ class Served:
     server_name: str
     certificate_sha256: str | None
     ca_names: frozenset[bytes] | None = None
+    may_name_none: bool = True
 
 
 def read_first_flight(address: str, port: int, server_name: str, timeout_seconds: float) -> FirstFlight:
@@ -75,12 +77,23 @@ def read_first_flight(address: str, port: int, server_name: str, timeout_seconds
     Raises OSError when it cannot be reached or is silent, NotTls when it speaks something else.
     """
     deadline = time.monotonic() + timeout_seconds
-    with socket.create_connection((address, port), timeout=timeout_seconds) as connection:
-        connection.sendall(_client_hello(server_name))
-        flight = _parse(_handshake_messages(connection, deadline))
+    flight = greet(address, port, server_name, "1.2", timeout_seconds)
     if flight.alert == _PROTOCOL_VERSION:
         return _read_with_tls13(address, port, server_name, deadline)
     return flight
+
+
+def greet(address: str, port: int, server_name: str, protocol: str, timeout_seconds: float) -> FirstFlight:
+    """Greet a server with one protocol version (`1.2` or `1.3`) and no other, presenting nothing.
+
+    Raises OSError when it cannot be reached, closes or is silent, NotTls when it answers with something else.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    if protocol == "1.3":
+        return _read_with_tls13(address, port, server_name, deadline)
+    with socket.create_connection((address, port), timeout=timeout_seconds) as connection:
+        connection.sendall(_client_hello(server_name))
+        return _parse(_handshake_messages(connection, deadline))
 
 
 def _client_hello(server_name: str) -> bytes:

@@ -83,9 +83,10 @@ def step(service: str, host: str, wave: Wave, *, runtime: str = "nginx", gone: b
 
 
 def access(caller: str, listener: str, *, op: Op = Op.ADD, line: int = 14, port: int = 8443) -> AccessChange:
-    return AccessChange(
-        op=op, edge=Edge(caller, ListenerId(listener, "main")), port=port, span=None if op is Op.REMOVE else span(line)
-    )
+    edge = Edge(caller, ListenerId(listener, "main"))
+    if op is Op.REMOVE:
+        return AccessChange(op=op, edge=edge, port=port, span=None, reason="no longer a caller")
+    return AccessChange(op=op, edge=edge, port=port, span=span(line))
 
 
 def empty_plan() -> Plan:

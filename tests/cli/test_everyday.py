@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mtlsctl.cli.views.journal import journal_line
+from mtlsctl.store.journal import Event
+from mtlsctl.store.port import JournalEntry
 from tests.cli.estate import INVENTORY, Estate
 
 if TYPE_CHECKING:
@@ -96,7 +101,10 @@ def test_show_status_journal_and_state_tell_what_is_live(estate: Estate) -> None
     estate.good("apply", "--yes")
     assert "schedule@here" in estate.good("show").out
     assert "ok 3   due 0   expired 0   orphaned 0" in estate.good("status").out
-    assert "operation closed" in estate.good("journal", "--last", "3").out
+    last = estate.good("journal", "--last", "2").out
+    assert re.fullmatch(r" +\d+ \S+Z switched here/other: other@here\n +\d+ \S+Z operation ended: done\n", last)
+    assert estate.good("journal", "-o", "json", "--last", "1").json["entries"][0]["detail"] == {"outcome": "done"}
+    assert "interrupted     no\n" in estate.good("state", "show").out
     assert estate.good("state", "check").out == "✓ the state is sound\n"
     assert "serial" in estate.good("state", "show").out
     assert {one["instance"] for one in estate.good("show", "-o", "json").json["live"]} == {
@@ -104,6 +112,78 @@ def test_show_status_journal_and_state_tell_what_is_live(estate: Estate) -> None
         "mail@here",
         "other@here",
     }
+
+
+def test_the_journal_has_a_sentence_for_every_kind_of_entry() -> None:
+    for event in Event:
+        detail = {
+            "serial": "ab" * 16, "command": "apply", "who": "me", "operation": "one", "outcome": "done",
+            "signatures": [{}], "issuer": ["mail", 1], "subject": ["credential", "mail", "web1", 2],
+            "authority": ["mail", 1], "hosts": ["web1"], "host": "web1", "releases": [["mail", "web1", "ff"]],
+            "instance": ["mail", "web1"], "process": ["web1", "nginx"], "removed": [["old", "web1"]],
+        }  # fmt: skip
+        entry = JournalEntry(number=1, at=datetime.now(UTC), operation=None, event=event, detail=detail, digest="")
+        said = journal_line(entry).partition("Z ")[2]
+        assert said != ""
+        assert (said == event.value) == (event is Event.CREATED)
+        assert "=" not in said
+        assert "{" not in said
+        assert journal_line(replace(entry, detail={})).endswith(event.value) or event is Event.CREATED
+    unknown = JournalEntry(number=1, at=datetime.now(UTC), operation=None, event="a new word", detail={}, digest="")
+    assert journal_line(unknown).endswith("Z a new word")
+
+
+def test_verbose_says_what_is_used_and_twice_each_step(estate: Estate) -> None:
+    key = estate.good("init", "-o", "json").json["key_place"]
+    plan = estate.good("plan", "-v")
+    assert plan.out == estate.good("plan").out
+    for place in (estate.folder / "mtlsctl.yaml", estate.inventory.parent, estate.folder / ".mtlsctl/state.db", key):
+        assert f"  {place}\n" in plan.err
+    assert "step  " not in plan.err
+    applied = estate.good("apply", "--yes", "-vv")
+    release = estate.good("show", "-o", "json").json["live"][0]["release"]
+    assert f"host  here  {estate.folder / 'out'}\n" in applied.err
+    assert re.search(r"^step  schedule@here/activate +here/nginx +presents schedule@here#1", applied.err, re.MULTILINE)
+    assert f"live: release {release}" in applied.err
+    assert "certificate_required" in estate.good("verify", "--embedded", "-vv").err
+    assert estate.good("plan", "-vv", "-q").err == ""
+    assert "runtimes" not in estate.good("plan").err
+
+
+def test_an_apply_that_issues_nothing_says_nothing_of_it(estate: Estate) -> None:
+    assert "step=issue authorities=3 certificates=3" in estate.good("apply", "--yes").err
+    estate.inventory.write_text(INVENTORY.replace("18443", "18444"))
+    assert "step=issue" not in estate.good("apply", "--yes").err
+
+
+def test_status_tells_cas_and_leaves_that_are_due_also_without_an_inventory(
+    estate: Estate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    estate.good("apply", "--yes")
+    now = datetime.now(UTC)
+
+    def standings(days: int) -> tuple[set[str], set[str]]:
+        monkeypatch.setattr("mtlsctl.cli.wiring.clock", lambda: now + timedelta(days=days))
+        seen = estate.good("status", "-o", "json").json
+        return {one["state"] for one in seen["authorities"]}, {one["state"] for one in seen["certificates"]}
+
+    for text in (INVENTORY, "nothing: [readable\n"):
+        estate.inventory.write_text(text)
+        assert standings(1) == ({"ok"}, {"ok"})
+        assert standings(61) == ({"ok"}, {"due"})
+        assert standings(1700) == ({"due"}, {"expired"})
+        assert "DUE\n" in estate.good("status").out
+        assert standings(1900) == ({"expired"}, {"expired"})
+    estate.inventory.write_text(INVENTORY.replace("  other: { runtime: pem, hosts: [here] }\n", ""))
+    assert standings(1) == ({"ok", "retiring"}, {"ok", "retiring"})
+    assert "other@here  in 8" in estate.good("status").out
+
+
+def test_status_needs_no_inventory_at_all(estate: Estate) -> None:
+    estate.good("apply", "--yes")
+    estate.inventory.unlink()
+    assert "ok 3   due 0" in estate.good("status").out
+    assert "ok 3   due 0" in estate.good("status", "-i", "no-such-folder").out
 
 
 def test_a_backup_is_made_once_and_restored_over_what_is_lost(estate: Estate, tmp_path: Path) -> None:

@@ -34,6 +34,37 @@ def test_1_is_a_missing_state(estate: Estate) -> None:
     assert (ran.code, "error[M3001]" in ran.err) == (1, True)
 
 
+def test_a_missing_or_foreign_state_has_three_remedies_each_said_once(estate: Estate, tmp_path: Path) -> None:
+    state = estate.folder / ".mtlsctl" / "state.db"
+    state.rename(tmp_path / "state.db")
+    missing = estate.run("plan").err
+    other = make_lineage(estate, tmp_path / "other")
+    other.rename(state)
+    foreign = estate.run("plan").err
+    for said, code in ((missing, "M3001"), (foreign, "M3002")):
+        assert f"error[{code}]" in said
+        for remedy in ("mtlsctl state restore FILE", "point --state at", "mtlsctl init --new-lineage"):
+            assert said.count(remedy) == 1
+        assert ": or " not in said
+    ran = estate.run("init")
+    assert (ran.code, "error[M3002]" in ran.err) == (1, True)
+
+
+def make_lineage(estate: Estate, folder: Path) -> Path:
+    estate.good("init", str(folder), "--name", "calendar")
+    return folder / ".mtlsctl" / "state.db"
+
+
+def test_a_backup_that_cannot_be_restored_is_not_to_be_restored_from_a_backup(estate: Estate, tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_text("no database at all, but long enough to be looked at" * 20)
+    foreign = make_lineage(estate, tmp_path / "other")
+    for backup, code in ((tmp_path / "none.db", "M3001"), (tmp_path / "text.db", "M3003"), (foreign, "M3002")):
+        ran = estate.run("state", "restore", str(backup))
+        assert (ran.code, f"error[{code}]" in ran.err) == (1, True), ran
+        assert "restore a backup" not in ran.err
+        assert "name another backup: mtlsctl state restore FILE" in ran.err
+
+
 def test_1_is_a_system_that_refuses(estate: Estate) -> None:
     ran = estate.run("plan", "--out", "no/such/folder/x.mtlsplan")
     assert (ran.code, "error[M9002]" in ran.err) == (1, True)
@@ -56,16 +87,19 @@ def test_3_is_a_process_that_failed(estate: Estate) -> None:
     estate.inventory.write_text(INVENTORY.replace("callers: [mail]", "callers: [mail, other]"))
     ran = estate.run("apply", "--yes")
     assert ran.code == 3
-    assert "Run again: mtlsctl apply" in ran.out
+    assert "here/nginx in extend: M4105 " in ran.out
+    assert "    help: move it away if it is not needed" in ran.out
+    assert "here/other in activate: blocked, waits for schedule@here/extend\n" in ran.out
+    assert "Run again" not in ran.out
+    assert 'instances=schedule@here code=M4105 message="' in ran.err
+    again = estate.run("apply", "--yes", "-o", "json").json
+    assert [one["instances"] for one in again["processes"]][:2] == [["schedule@here"], ["other@here"]]
+    assert again["processes"][0]["help"].startswith("move it away")
 
 
 def test_4_is_a_contradiction(estate: Estate) -> None:
     estate.good("apply", "--yes")
-    current = estate.folder / "out/etc/mtlsctl/schedule/releases"
-    for bundle in current.glob("*/clients/main.pem"):
-        other = next((estate.folder / "out/etc/mtlsctl/mail/releases").glob("*/servers/schedule.pem"))
-        bundle.chmod(0o640)
-        bundle.write_bytes(other.read_bytes())
+    estate.inventory.write_text(INVENTORY.replace("callers: [mail]", "callers: [other]"))
     ran = estate.run("verify", "--embedded")
     assert ran.code == 4
     assert "✗" in ran.out
@@ -119,6 +153,7 @@ def test_7_is_an_inventory_with_errors(estate: Estate) -> None:
         ["apply", "--lock-timeout", "soon"],
         ["journal", "--last", "x"],
         ["-C", "/no/such/folder", "plan"],
+        ["runtimes", "lint", "no/such/folder"],
     ],
 )
 def test_64_is_wrong_usage_everywhere(estate: Estate, arguments: list[str]) -> None:
@@ -324,7 +359,9 @@ def test_every_code_that_the_source_names_is_explained(estate: Estate) -> None:
     }
     assert sorted(named - meanings().keys()) == []
     assert estate.good("explain", "m1107").out.startswith("M1107  (inventory)\n\n")
-    assert len(estate.good("explain").out.splitlines()) == len(meanings())
+    lines = estate.good("explain").out.splitlines()
+    assert len(lines) == len(meanings())
+    assert [line for line in lines if not re.match(r"M\d{4}  [`A-Z]", line) or "  Mtlsctl.yaml" in line] == []
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from datetime import timedelta
 
 import pytest
 
+from mtlsctl.cli.views.document import json_text
 from mtlsctl.cli.views.page import Page, cells
-from mtlsctl.cli.views.plan_json import json_text
 from mtlsctl.cli.views.plan_markdown import LIMIT, inline, plan_markdown
 from mtlsctl.cli.views.plan_text import PlanScreen, plan_text
 from mtlsctl.cli.views.verify_json import verify_document
@@ -20,7 +20,7 @@ from mtlsctl.cli.views.verify_junit import verify_junit
 from mtlsctl.cli.views.verify_text import VerifyScreen, verify_text
 from mtlsctl.model.plan import Plan, Risk
 from mtlsctl.model.probe import Observation, Presented
-from mtlsctl.model.topology import ListenerId
+from mtlsctl.model.topology import Edge, ListenerId
 from mtlsctl.operations.saved_plan import plan_document
 from tests.cli.examples import (
     empty_plan,
@@ -173,6 +173,22 @@ def test_the_plan_as_json_is_its_golden_file_and_parses() -> None:
 def test_the_matrix_is_the_screen_of_its_golden_file(name: str, page: Page) -> None:
     text = verify_text(verified(), page)
     assert golden(name, text) == text
+
+
+def test_a_declared_call_is_cited_where_it_is_declared_and_any_other_at_the_listener() -> None:
+    door = ListenerId("billing", "main")
+    made = verified(edges={Edge("schedule", door): span(31), Edge("social", door): span(32)})
+    lines = [one["source"]["line"] for one in verify_document(made)["results"] if one["source"]]  # type: ignore[attr-defined]
+    assert lines == [22, 22, 31]
+    assert f"declared at {span(31).file}:31" in verify_text(made, PLAIN)
+
+
+@pytest.mark.parametrize("times", [1, 10, 70, 7000])
+def test_the_time_never_stands_alone_in_the_last_line(times: int) -> None:
+    last = verify_text(verified(outcomes=good_outcomes() * times), PLAIN).splitlines()[-1]
+    assert last.endswith(" not probed   8.2 s")
+    assert len(last) <= 80
+    assert ("as declared" in last) == (times < 100)
 
 
 def test_columns_that_do_not_fit_go_into_tables_of_their_own() -> None:

@@ -140,7 +140,7 @@ def test_a_missing_state_is_an_error_with_its_remedies_and_is_not_made(tmp_path:
     with pytest.raises(StateError) as caught:
         open_store(tmp_path / "state.db", lineage=LINEAGE, estate=ESTATE)
     assert caught.value.code == "M3001"
-    remedies = " ".join(caught.value.notes)
+    remedies = " ".join([*caught.value.notes, caught.value.help or ""])
     assert all(word in remedies for word in ("state restore", "--state", "init --new-lineage"))
     assert list(tmp_path.iterdir()) == []
 

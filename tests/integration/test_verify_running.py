@@ -10,6 +10,7 @@ import pytest
 
 from tests.integration.estate import Estate, Inventory, internal
 from tests.integration.peers import Nginx, NodeServer, Place, PythonServer, python_door
+from tests.unit.verify.certificates import estate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,8 +93,9 @@ def test_servers_that_read_the_applied_files_pass(served: Served) -> None:
     with served.nginx():
         code, document = served.verify()
         text = served.estate.run("verify", "--ascii", "--full")
-    # Each door with each protocol: five other services, nobody, and three certificates that are good for nothing.
-    assert (0, 3 * 2 * (5 + 4)) == (code, document["summary"]["as_declared"]), document
+    # Each door with each protocol: five other services, nobody, and three certificates that are good for nothing;
+    # and once HTTP without TLS and whom it asks for.
+    assert (0, 3 * (2 * (5 + 4) + 2)) == (code, document["summary"]["as_declared"]), document
     assert document["summary"]["checks"] == document["summary"]["as_declared"]
     assert {(caller, service) for service, callers in CALLERS.items() for caller in callers} == {
         (one["caller"], door_of(one)) for one in document["results"] if one["observed"] == "allowed"
@@ -105,7 +107,10 @@ def test_a_server_that_lets_in_too_many_is_found_and_the_pair_is_named(served: S
     with served.nginx(include=False, own=too_open(served)):
         code, document = served.verify()
         text = served.estate.run("verify", "--ascii")
-    assert (4, {("report", "schedule", "delivered", "allowed")}) == (code, found(document, "contradiction")), document
+    assert (
+        4,
+        {("report", "schedule", "delivered", "allowed"), (None, "schedule", "other_ca", "allowed")},
+    ) == (code, found(document, "contradiction")), document
     assert (4, True) == (text.code, "report -> schedule" in text.out), text.out
 
 
@@ -122,6 +127,41 @@ def too_open(served: Served) -> str:
         f" ssl_client_certificate {clients}; ssl_verify_depth 0; ssl_protocols TLSv1.2 TLSv1.3;"
         ' location / { return 200 "schedule\\n"; } }\n'
     )
+
+
+def test_a_server_that_trusts_a_stranger_is_found_though_nobody_can_try(served: Served) -> None:
+    own = too_open(served)
+    many = served.estate.root / "too-many.pem"
+    (release,) = (served.estate.folder("north", "schedule") / "releases").iterdir()
+    many.write_text((release / "clients/main.pem").read_text() + estate().foreign_ca.issue("a stranger").pem.decode())
+    with served.nginx(include=False, own=own):
+        code, document = served.verify()
+    assert (4, {(None, "schedule", "other_ca", "allowed")}) == (code, found(document, "contradiction")), document
+    evidence = [one["evidence"]["text"] for one in document["results"] if one["verdict"] == "contradiction"]
+    assert ["trusts 1 CA more than declared: CN=a stranger"] == evidence
+
+
+def test_a_server_that_was_not_reloaded_since_a_caller_was_removed_is_found(served: Served) -> None:
+    with served.nginx():
+        inventory = served.inventory()
+        inventory["services"]["schedule"]["callers"] = ["mail"]
+        inventory["hosts"]["north"]["pid_files"] = {}
+        served.estate.declare(inventory)
+        served.estate.run("apply", "--yes")
+        code, document = served.verify("--quick")
+    contradictions = found(document, "contradiction")
+    assert (4, True) == (code, (None, "schedule", "other_ca", "allowed") in contradictions), document
+
+
+def test_files_that_were_altered_since_they_were_applied_are_never_silent(served: Served) -> None:
+    with served.nginx():
+        (release,) = (served.estate.folder("north", "schedule") / "releases").iterdir()
+        clients = release / "clients/main.pem"
+        clients.chmod(0o640)
+        clients.write_text(clients.read_text() + "\n")
+        code, document = served.verify("--quick")
+    (altered,) = [one for one in document["results"] if one["verdict"] == "not_probed" and one["caller"] is None]
+    assert (1, "schedule@north", True) == (code, altered["instance"], "altered" in altered["evidence"]["text"])
 
 
 def test_a_server_that_asks_for_no_certificate_is_found(served: Served) -> None:

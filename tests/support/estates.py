@@ -48,7 +48,7 @@ def service(
 
 
 def host(name: str, **more: Any) -> DirectoryHost:
-    return DirectoryHost(name=name, directory=f"/out/{name}", **more)
+    return DirectoryHost(**{"name": name, "directory": f"/out/{name}", **more})
 
 
 def estate(*services: Service, hosts: Iterable[DirectoryHost] = ()) -> Inventory:

@@ -73,10 +73,11 @@ def apply(
 def _told(settings: Settings, terminal: Terminal, workspace: Workspace, applied: Applied, elapsed: timedelta) -> int:
     from mtlsctl.cli.commands.plan import screen_of
     from mtlsctl.cli.views.apply import applied_document, applied_text, exit_code_of
-    from mtlsctl.cli.views.plan_json import json_text
+    from mtlsctl.cli.views.document import json_text
     from mtlsctl.cli.views.plan_text import nothing_to_change
 
     code = exit_code_of(applied)
+    terminal.detail(2, lambda: _releases(settings, applied))
     if settings.format == "json":
         terminal.result(json_text(applied_document(applied)))
     elif not applied.planned.plan.has_changes:
@@ -86,6 +87,14 @@ def _told(settings: Settings, terminal: Terminal, workspace: Workspace, applied:
     if not applied.approved:
         terminal.complain("Nothing was applied: the answer was not yes.\n")
     return code
+
+
+def _releases(settings: Settings, applied: Applied) -> str:
+    from mtlsctl.cli.views.verbose import releases_text
+    from mtlsctl.cli.wiring import reading
+
+    with reading(settings) as store:
+        return releases_text(applied.processes, store.snapshot())
 
 
 def seconds_of(duration: str) -> float:

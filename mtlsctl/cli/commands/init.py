@@ -35,8 +35,8 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Write FILE.new beside files that are there.")] = False,
 ) -> int:
     """Begin a repository of inventories: files, lineage, an empty state and an encryption key outside it."""
+    from mtlsctl.cli.views.document import json_text
     from mtlsctl.cli.views.init import scaffolded_document, scaffolded_text
-    from mtlsctl.cli.views.plan_json import json_text
     from mtlsctl.cli.wiring import clock
     from mtlsctl.operations.scaffold import EXAMPLES, Wish, scaffold
 

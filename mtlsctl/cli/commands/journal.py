@@ -23,8 +23,8 @@ def journal(
     last: Annotated[int, typer.Option("--last", metavar="N", min=0, help="Only the last N entries; 0 shows all.")] = 0,
 ) -> int:
     """What was done, oldest first: append-only, each entry chained to the one before."""
-    from mtlsctl.cli.views.plan_json import json_text
-    from mtlsctl.cli.views.show_text import journal_document, journal_line
+    from mtlsctl.cli.views.document import json_text
+    from mtlsctl.cli.views.journal import journal_document, journal_line
     from mtlsctl.cli.wiring import reading
 
     with reading(settings) as store:

@@ -52,7 +52,7 @@ def plan(
 def _printed(settings: Settings, terminal: Terminal, planned: Planned, screen: PlanScreen) -> str:
     match settings.format:
         case "json":
-            from mtlsctl.cli.views.plan_json import json_text
+            from mtlsctl.cli.views.document import json_text
             from mtlsctl.operations.saved_plan import plan_document
 
             return json_text(plan_document(planned.plan, planned.state, speculative=screen.saved_as is None))
@@ -87,11 +87,21 @@ def screen_of(
 
 
 def warn(terminal: Terminal, workspace: Workspace, planned: Planned) -> None:
-    """Warnings of the inventory and of the plan, beside the result."""
+    """Warnings of the inventory and of the plan, beside the result; with `-vv` each host and step."""
+    terminal.detail(2, lambda: _steps(planned))
     warnings = (*planned.loaded.warnings, *planned.plan.warnings)
     if not warnings or terminal.quiet:
         return
     from mtlsctl.cli.failure import source_lines
     from mtlsctl.cli.views.diagnostics import diagnostics_text
 
-    terminal.say(diagnostics_text(warnings, terminal.err_page, source_lines(workspace.project.root)) + "\n")
+    terminal.say(
+        diagnostics_text(warnings, terminal.err_page, source_lines(workspace.project.root, workspace.inventory_path))
+        + "\n"
+    )
+
+
+def _steps(planned: Planned) -> str:
+    from mtlsctl.cli.views.verbose import hosts_text, steps_text
+
+    return hosts_text(planned.inventory.hosts) + steps_text(planned.plan)

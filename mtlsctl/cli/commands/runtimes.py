@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mtlsctl.cli.options import Settings, command
+from mtlsctl.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +29,7 @@ def register(app: typer.Typer) -> None:
 @command(formats=("text", "json"))
 def show(settings: Settings) -> int:
     """List the runtimes: what each can do, and its settings."""
-    from mtlsctl.cli.views.plan_json import json_text
+    from mtlsctl.cli.views.document import json_text
     from mtlsctl.cli.views.runtimes import runtimes_document, runtimes_text
     from mtlsctl.render.catalog import load_catalog, runtimes_of
 
@@ -59,12 +60,14 @@ def lint(settings: Settings, folder: Annotated[Path, typer.Argument(metavar="FOL
     """Check a runtime folder: manifest, templates, variables, quoting, cases."""
     from mtlsctl.cli.failure import source_lines
     from mtlsctl.cli.views.diagnostics import diagnostics_text, summary_of
-    from mtlsctl.cli.views.plan_json import json_text
+    from mtlsctl.cli.views.document import json_text
     from mtlsctl.cli.views.validate import Checked, checked_document
     from mtlsctl.render.lint import lint_folder
 
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {folder}", code="M9101", help="mtlsctl runtimes lint FOLDER")
     checked = Checked(None, tuple(lint_folder(folder)), None, 0)
-    source = source_lines(Path.cwd())
+    source = source_lines(Path.cwd(), folder)
     terminal = settings.terminal
     if settings.format == "json":
         terminal.result(json_text(checked_document(checked, source)))

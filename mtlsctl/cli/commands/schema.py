@@ -19,7 +19,8 @@ def register(app: typer.Typer) -> None:
 @command()
 def schema(settings: Settings, of: Annotated[str, typer.Argument(metavar="[inventory|plan]")] = "inventory") -> int:
     """Print a JSON Schema (draft 7): of the inventory for editors, or of `plan -o json`."""
-    from mtlsctl.cli.views.plan_json import json_text, plan_schema
+    from mtlsctl.cli.views.document import json_text
+    from mtlsctl.cli.views.plan_json import plan_schema
 
     if of not in ("inventory", "plan"):
         raise UsageError("schema knows inventory and plan", code="M9101")

@@ -25,7 +25,7 @@ def show(
 ) -> int:
     """Show what is live, or a saved plan."""
     del full
-    from mtlsctl.cli.views.plan_json import json_text
+    from mtlsctl.cli.views.document import json_text
     from mtlsctl.cli.views.show_text import saved_plan_text, show_document, show_text
     from mtlsctl.cli.wiring import clock, reading
 

@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 @command(formats=("text", "json"), estate=True)
 def show(settings: Settings) -> int:
     """What the state is of, and how much it holds."""
-    from mtlsctl.cli.views.plan_json import json_text
+    from mtlsctl.cli.views.document import json_text
     from mtlsctl.cli.wiring import reading, state_place
 
     with reading(settings) as store:
@@ -41,7 +41,11 @@ def show(settings: Settings) -> int:
     if settings.format == "json":
         terminal.result(json_text({"format_version": "1.0", "kind": "state", **facts, "diagnostics": []}))
     else:
-        terminal.result("".join(f"{name.replace('_', ' '):<15} {value}\n" for name, value in facts.items()))
+        terminal.result(
+            "".join(
+                f"{name.replace('_', ' '):<15} {'no' if value is None else value}\n" for name, value in facts.items()
+            )
+        )
     return 0
 
 
@@ -79,8 +83,8 @@ def restore(
 @command(formats=("text", "json"), estate=True)
 def check(settings: Settings) -> int:
     """Check pages, the journal's chain and that every signature is on record twice; exit 1 when not so."""
+    from mtlsctl.cli.views.document import json_text
     from mtlsctl.cli.views.page import escaped
-    from mtlsctl.cli.views.plan_json import json_text
     from mtlsctl.cli.wiring import reading
 
     with reading(settings) as store:

@@ -30,7 +30,7 @@ def validate(
     del full  # in the settings already
     from mtlsctl.cli.failure import source_lines
     from mtlsctl.cli.views.diagnostics import diagnostics_text
-    from mtlsctl.cli.views.plan_json import json_text
+    from mtlsctl.cli.views.document import json_text
     from mtlsctl.cli.views.validate import Checked, checked_document, checked_summary
     from mtlsctl.cli.wiring import inventory_of, project_of
     from mtlsctl.inventory import load_inventory
@@ -46,7 +46,7 @@ def validate(
         checked = Checked(loaded.inventory, tuple(loaded.warnings), len(loaded.files), time.monotonic() - began)
     except InventoryError as error:
         checked = Checked(None, error.diagnostics, None, time.monotonic() - began)
-    source = source_lines(project.root)
+    source = source_lines(project.root, file)
     terminal = settings.terminal
     if settings.format == "json":
         terminal.result(json_text(checked_document(checked, source)))

@@ -33,7 +33,7 @@ def verify(
     edge: Annotated[
         list[str] | None, typer.Option("--edge", metavar="'A->B'", help="Only this call; may be given again.")
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Only the declared calls and one refusal each.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Leave out the certificates made to be refused.")] = False,
     full: Annotated[bool, typer.Option("--full", help="List every finding.")] = False,
 ) -> int:
     """Prove by real handshakes that declared callers get in and everyone else is refused."""
@@ -50,11 +50,19 @@ def verify(
         outcomes=report.outcomes,
         embedded=report.embedded,
         sources=_sources(report.loaded.inventory),
+        edges={edge: span for edge, span in report.loaded.inventory.edges() if span is not None},
         left_out=report.left_out,
         elapsed=timedelta(seconds=time.monotonic() - began),
     )
+    terminal.detail(2, lambda: _probes(screen))
     terminal.result(_printed(settings, terminal, screen))
     return screen.exit_code
+
+
+def _probes(screen: VerifyScreen) -> str:
+    from mtlsctl.cli.views.verbose import probes_text
+
+    return probes_text(screen.outcomes)
 
 
 def _sources(inventory: Inventory) -> dict[ListenerId, Span]:
@@ -69,7 +77,7 @@ def _sources(inventory: Inventory) -> dict[ListenerId, Span]:
 def _printed(settings: Settings, terminal: Terminal, screen: VerifyScreen) -> str:
     match settings.format:
         case "json":
-            from mtlsctl.cli.views.plan_json import json_text
+            from mtlsctl.cli.views.document import json_text
             from mtlsctl.cli.views.verify_json import verify_document
 
             return json_text(verify_document(screen))

@@ -25,6 +25,8 @@ _TONES = {
 def event_line(event: Event) -> str:
     """One line for a log: RFC 3339 time, then `key=value`; no cursor, no colour."""
     match event:
+        case Issued(authorities=0, certificates=0):
+            return ""
         case Issued():
             facts = {"step": "issue", "authorities": str(event.authorities), "certificates": str(event.certificates)}
             return f"{stamp(event.at)} {_pairs(facts)}\n"
@@ -35,9 +37,11 @@ def event_line(event: Event) -> str:
                 "process": event.process.name,
                 "wave": str(event.wave),
                 "status": event.status.value,
+                "instances": ",".join(map(str, event.instances)),
                 "code": event.code,
                 "message": event.message,
                 "note": "; ".join(event.notes),
+                "help": event.help or "",
             }
             return f"{stamp(event.at)} {event.process.host} {_pairs({k: v for k, v in facts.items() if v})}\n"
 
@@ -54,6 +58,8 @@ def _value(text: str) -> str:
 def event_text(event: Event, page: Page) -> str:
     """The same for eyes; a process that only begins is not worth a line."""
     match event:
+        case Issued(authorities=0, certificates=0):
+            return ""
         case Issued():
             sizes = f"{counted(event.authorities, 'CA')}, {counted(event.certificates, 'certificate')}"
             return f"Issued   {sizes}\n"
@@ -101,24 +107,46 @@ def _whole(applied: Applied, elapsed: timedelta) -> str:
 
 
 def _partial(applied: Applied, page: Page) -> str:
-    failed = {one.process for one in applied.processes if one.status is Status.FAILED}
-    blocked = {one.process for one in applied.processes if one.status is Status.BLOCKED} - failed
+    failures = [one for one in applied.processes if one.status is Status.FAILED]
+    failed = {one.process for one in failures}
+    waiting = [one for one in applied.processes if one.status is Status.BLOCKED]
+    blocked = {one.process for one in waiting} - failed
     text = f"{counted(len(failed), 'process', 'processes')} failed"
     if blocked:
         text += f", {counted(len(blocked), 'process', 'processes')} blocked by what they wait for"
     sentence = f"{page.symbol('fail')} {text}. Each of them serves what it served before, unless it says otherwise."
     lines = wrapped(sentence, width=page.width, first="", rest="  ")
-    lines += [f"  {one.process} in {one.wave}: {escaped(_said(one))}" for one in _failures(applied)]
-    return "\n".join([*lines, "Run again: mtlsctl apply"]) + "\n"
+    lines += [line for one in failures for line in _failure(one, page)]
+    lines += [line for one in waiting for line in _blocked(one, page)]
+    again = [] if any(one.help for one in failures) else ["Run again: mtlsctl apply"]
+    return "\n".join([*lines, *again]) + "\n"
 
 
-def _said(event: ProcessEvent) -> str:
-    """The message without the process that many of them begin with."""
-    return event.message.removeprefix(f"{event.process}: ")
+def _failure(event: ProcessEvent, page: Page) -> list[str]:
+    """The message without the process that many of them begin with, then all that helps."""
+    message = event.message.removeprefix(f"{event.process}: ")
+    head = f"{event.process} in {event.wave}: {event.code and event.code + ' '}"
+    notes = (("note: ", note) for note in event.notes)
+    lines = _lines(message, page, first=f"  {head}", rest="    ")
+    for word, text in (*notes, *([("help: ", event.help)] if event.help else [])):
+        lines += _lines(text, page, first=f"    {word}", rest="          ")
+    return lines
 
 
-def _failures(applied: Applied) -> list[ProcessEvent]:
-    return [one for one in applied.processes if one.status is Status.FAILED]
+def _blocked(event: ProcessEvent, page: Page) -> list[str]:
+    return wrapped(
+        escaped(event.message), width=page.width, first=f"  {event.process} in {event.wave}: blocked, ", rest="    "
+    )
+
+
+def _lines(text: str, page: Page, *, first: str, rest: str) -> list[str]:
+    """Each line of the text for itself: what a host's own check said comes in lines."""
+    pieces = [escaped(line) for line in text.splitlines()] or [""]
+    return [
+        line
+        for number, piece in enumerate(pieces)
+        for line in wrapped(piece, width=page.width, first=rest if number else first, rest=rest)
+    ]
 
 
 def applied_document(applied: Applied) -> dict[str, object]:
@@ -142,6 +170,8 @@ def applied_document(applied: Applied) -> dict[str, object]:
                 "code": one.code or None,
                 "message": one.message,
                 "notes": list(one.notes),
+                "help": one.help,
+                "instances": list(map(str, one.instances)),
             }
             for one in applied.processes
         ],

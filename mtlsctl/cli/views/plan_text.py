@@ -186,7 +186,9 @@ def _ordered(changes: Sequence[AccessChange]) -> list[AccessChange]:
 
 
 def _source_of(change: AccessChange) -> str:
-    return f"{escaped(change.span.file)}:{change.span.line}" if change.span else ""
+    """The place that declares a call; of one that ends, the reason and the place that shows it."""
+    place = f"{escaped(change.span.file)}:{change.span.line}" if change.span else ""
+    return place if change.op is Op.ADD else f"{change.reason} {place}".rstrip()
 
 
 def _access(changes: Sequence[AccessChange], page: Page) -> list[str]:

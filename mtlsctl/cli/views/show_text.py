@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from mtlsctl import __version__
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
 
     from mtlsctl.cli.views.page import Page
     from mtlsctl.model.state import Live, State
-    from mtlsctl.store.port import JournalEntry
 
 
 def show_text(state: State, now: datetime, page: Page) -> str:
@@ -87,28 +85,6 @@ def _live(live: Live, state: State) -> dict[str, object]:
             "not_after": stamp(credential.not_after),
             "certificate_sha256": credential.certificate_sha256,
         },
-    }
-
-
-def journal_line(entry: JournalEntry) -> str:
-    """One entry in one line: number, time, operation, event, detail."""
-    detail = " ".join(f"{key}={_plain(value)}" for key, value in sorted(entry.detail.items()))
-    return f"{entry.number:>6} {stamp(entry.at)} {entry.operation or '-'} {entry.event} {detail}".rstrip()
-
-
-def _plain(value: object) -> str:
-    text = escaped(value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), default=str))
-    return f'"{text}"' if " " in text or not text else text
-
-
-def journal_document(entry: JournalEntry) -> dict[str, object]:
-    return {
-        "number": entry.number,
-        "at": stamp(entry.at),
-        "operation": entry.operation,
-        "event": entry.event,
-        "detail": dict(entry.detail),
-        "digest": entry.digest,
     }
 
 

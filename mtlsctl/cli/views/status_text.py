@@ -2,172 +2,117 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from mtlsctl import __version__
 from mtlsctl.cli.views.page import Tone, columns, counted, relative, stamp
-from mtlsctl.planner.lifecycle import newest_credentials
+from mtlsctl.operations.status import Standing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from datetime import datetime, timedelta
-
     from mtlsctl.cli.views.page import Page
-    from mtlsctl.model.credential import AuthorityId, CertificationAuthority, Credential
-    from mtlsctl.model.state import State
-    from mtlsctl.model.topology import InstanceId
-    from mtlsctl.store.port import Operation, Signature
+    from mtlsctl.operations.status import AuthorityStatus, CertificateStatus, Status
+    from mtlsctl.store.port import Operation
 
 _LISTED = 10
 
+_WORDS = {
+    Standing.OK: "ok",
+    Standing.DUE: "DUE",
+    Standing.EXPIRED: "EXPIRED",
+    Standing.RETIRING: "RETIRING",
+    Standing.KEY_DESTROYED: "key destroyed",
+    Standing.PENDING: "WAITING",
+}
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StatusScreen:
-    """`renew_before` says of each service when its leaves are due; without an inventory it is empty."""
-
-    state: State
-    operations: tuple[Operation, ...]
-    signatures: tuple[Signature, ...]
-    now: datetime
-    renew_before: Mapping[str, timedelta]
-
-    @property
-    def live(self) -> tuple[Credential, ...]:
-        """Every certificate that some process presents."""
-        known = self.state.credentials
-        wanted = (one.recipe.credential for one in self.state.live.values())
-        return tuple(known[one] for one in sorted(wanted) if one in known)
-
-    @property
-    def expired(self) -> tuple[Credential, ...]:
-        return tuple(one for one in self.live if one.not_after <= self.now)
-
-    @property
-    def due(self) -> tuple[Credential, ...]:
-        return tuple(one for one in self.live if one.not_after > self.now and self.now >= self.due_at(one))
-
-    @property
-    def undelivered(self) -> tuple[Credential, ...]:
-        """Issued, newer than what is live, and on no host yet."""
-        live = {one.recipe.credential for one in self.state.live.values()}
-        newest = newest_credentials(self.state).values()
-        return tuple(sorted((one for one in newest if one.id not in live), key=lambda one: one.id))
-
-    @property
-    def keys_missing(self) -> tuple[InstanceId, ...]:
-        """Live without the key of their newest certificate; a removed instance misses none."""
-        return tuple(sorted(self.state.keys_missing & self.state.live.keys()))
-
-    @property
-    def orphans(self) -> tuple[Signature, ...]:
-        """May have been signed, and came back nowhere."""
-        return tuple(one for one in self.signatures if one.signed and not one.recorded)
-
-    def due_at(self, one: Credential) -> datetime:
-        third = (one.not_after - one.not_before) / 3
-        return one.not_after - self.renew_before.get(one.id.instance.service, third)
-
-    def leaves_of(self, authority: AuthorityId) -> int:
-        return sum(one.profile.authority == authority and one.not_after > self.now for one in self._known())
-
-    def _known(self) -> Sequence[Credential]:
-        return tuple(self.state.credentials.values())
+_ADVICE = {
+    Standing.EXPIRED: "mtlsctl apply",
+    Standing.DUE: "mtlsctl apply",
+    Standing.RETIRING: "not declared any more: mtlsctl apply",
+    Standing.PENDING: "issued, on no host yet: mtlsctl apply",
+}
+"""What to do about a certificate that is not simply fine, the most urgent first."""
 
 
-def status_text(screen: StatusScreen, page: Page) -> str:
-    blocks = [[_headline(screen)], *_trouble(screen, page), _authorities(screen, page), _certificates(screen, page)]
-    blocks.append(_processes(screen, page))
+def status_text(found: Status, page: Page) -> str:
+    blocks = [[_headline(found)], *_trouble(found, page), _authorities(found, page), _certificates(found, page)]
+    blocks.append(_processes(found, page))
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
 
-def _headline(screen: StatusScreen) -> str:
-    last = screen.operations[0] if screen.operations else None
-    state = screen.state
+def _headline(found: Status) -> str:
+    last = found.operations[0] if found.operations else None
+    state = found.state
     if last is None:
         return f"{state.estate}   serial {state.serial}   nothing was applied yet"
     outcome = last.outcome.value if last.outcome else "not ended"
-    when = relative(last.closed_at or last.opened_at, screen.now)
+    when = relative(last.closed_at or last.opened_at, found.now)
     return f"{state.estate}   serial {state.serial}   last {last.command} {when} by {last.who} ({outcome})"
 
 
-def _trouble(screen: StatusScreen, page: Page) -> list[list[str]]:
-    if screen.state.interrupted is None:
+def _trouble(found: Status, page: Page) -> list[list[str]]:
+    if found.state.interrupted is None:
         return []
     mark = page.paint(page.symbol("risk"), Tone.CHANGE)
-    return [[f"{mark} operation {screen.state.interrupted} was begun and never ended: mtlsctl apply goes on with it"]]
+    return [[f"{mark} operation {found.state.interrupted} was begun and never ended: mtlsctl apply goes on with it"]]
 
 
-def _authorities(screen: StatusScreen, page: Page) -> list[str]:
-    held = sorted(screen.state.authorities.values(), key=lambda one: (one.not_after, one.id))
-    rows = [_authority_row(one, screen) for one in held]
-    shown = rows if page.full else [row for row in rows if row[3] != "ok"] or rows[:_LISTED]
-    lines = columns(
-        [["Service CAs", "expires", "leaves", "state"], *([f"  {row[0]}", *row[1:]] for row in shown)], indent=""
-    )
-    if not rows:
-        return []
-    hidden = len(rows) - len(shown)
-    return [
-        page.paint(lines[0], Tone.BOLD),
-        *lines[1:],
-        *([f"  ... {hidden:,} more (--full lists them)"] if hidden else []),
-    ]
-
-
-def _authority_row(one: CertificationAuthority, screen: StatusScreen) -> list[str]:
-    latest = screen.state.generations.get(one.id.service, one.id.generation)
-    if one.key_destroyed:
-        condition = "key destroyed"
-    elif one.not_after <= screen.now:
-        condition = "EXPIRED"
-    elif one.id.generation < latest:
-        condition = "RETIRING"
-    else:
-        condition = "ok"
-    return [str(one.id), relative(one.not_after, screen.now), str(screen.leaves_of(one.id)), condition]
-
-
-def _certificates(screen: StatusScreen, page: Page) -> list[str]:
-    bad = {*(one.id for one in screen.expired), *(one.id for one in screen.due)}
-    fine = sum(one.id not in bad for one in screen.live)
-    counts = f"ok {fine}   due {len(screen.due)}   expired {len(screen.expired)}   orphaned {len(screen.orphans)}"
-    lines = [f"{page.paint('Certificates', Tone.BOLD)}   {counts}"]
+def _authorities(found: Status, page: Page) -> list[str]:
+    held = sorted(found.authorities, key=lambda one: (one.authority.not_after, one.authority.id))
+    telling = [one for one in held if one.standing is not Standing.OK] or held[:_LISTED]
+    shown = held if page.full else telling
     rows = [
-        [f"{one.id.instance}", relative(one.not_after, screen.now), "EXPIRED", "mtlsctl apply"]
-        for one in screen.expired
+        [f"  {one.authority.id}", relative(one.authority.not_after, found.now), str(one.leaves), _WORDS[one.standing]]
+        for one in shown
     ]
-    rows += [[f"{one.id.instance}", relative(one.not_after, screen.now), "DUE", "mtlsctl apply"] for one in screen.due]
-    rows += [
-        [f"{one.id.instance}", relative(one.not_after, screen.now), "WAITING", "issued, on no host yet: mtlsctl apply"]
-        for one in screen.undelivered
-    ]
+    lines = columns([["Service CAs", "expires", "leaves", "state"], *rows], indent="")
+    if not held:
+        return []
+    return [page.paint(lines[0], Tone.BOLD), *lines[1:], *_more(len(held) - len(shown))]
+
+
+def _more(hidden: int) -> list[str]:
+    return [f"  ... {hidden:,} more (--full lists them)"] if hidden else []
+
+
+def _certificates(found: Status, page: Page) -> list[str]:
+    count = Counter(one.standing for one in found.certificates)
+    fine = count[Standing.OK] + count[Standing.RETIRING]
+    counts = f"ok {fine}   due {count[Standing.DUE]}   expired {count[Standing.EXPIRED]}"
+    rows = [_row(one, found) for kind in _ADVICE for one in found.certificates if one.standing is kind]
     rows += [
         [
             one.intent.common_name,
-            relative(one.intent.not_after, screen.now),
+            relative(one.intent.not_after, found.now),
             "ORPHAN",
             f"serial {one.intent.serial}, may exist",
         ]
-        for one in screen.orphans
+        for one in found.orphans
     ]
     shown = rows if page.full else rows[:_LISTED]
-    lines += columns(shown)
-    if len(shown) < len(rows):
-        lines.append(f"  ... {len(rows) - len(shown):,} more (--full lists them)")
-    return lines
+    return [
+        f"{page.paint('Certificates', Tone.BOLD)}   {counts}   orphaned {len(found.orphans)}",
+        *columns(shown),
+        *_more(len(rows) - len(shown)),
+    ]
 
 
-def _processes(screen: StatusScreen, page: Page) -> list[str]:
-    hosts = {one.host for one in screen.state.live}
-    size = f"{counted(len(screen.state.live), 'instance')} live on {counted(len(hosts), 'host')}"
-    missing = screen.keys_missing
+def _row(one: CertificateStatus, found: Status) -> list[str]:
+    when = relative(one.credential.not_after, found.now)
+    return [str(one.credential.id.instance), when, _WORDS[one.standing], _ADVICE[one.standing]]
+
+
+def _processes(found: Status, page: Page) -> list[str]:
+    hosts = {one.host for one in found.state.live}
+    size = f"{counted(len(found.state.live), 'instance')} live on {counted(len(hosts), 'host')}"
     lines = [f"{page.paint('Instances', Tone.BOLD)}      {size}"]
-    return lines + [f"  {one}   KEY MISSING   mtlsctl apply issues a new certificate" for one in missing]
+    return lines + [f"  {one}   KEY MISSING   mtlsctl apply issues a new certificate" for one in found.keys_missing]
 
 
-def status_document(screen: StatusScreen) -> dict[str, object]:
-    state = screen.state
+def status_document(found: Status) -> dict[str, object]:
+    """`state` is the standing; `certificates` are those that some process presents."""
+    state = found.state
+    waiting = [one for one in found.certificates if one.standing is Standing.PENDING]
     return {
         "format_version": "1.0",
         "kind": "status",
@@ -176,42 +121,40 @@ def status_document(screen: StatusScreen) -> dict[str, object]:
         "lineage": state.lineage,
         "serial": state.serial,
         "interrupted": state.interrupted,
-        "operations": [_operation(one) for one in screen.operations],
-        "authorities": [
-            {
-                "id": str(one.id),
-                "serial": one.serial,
-                "not_after": stamp(one.not_after),
-                "certificate_sha256": one.certificate_sha256,
-                "leaves": screen.leaves_of(one.id),
-                "state": _authority_row(one, screen)[3],
-            }
-            for one in sorted(state.authorities.values(), key=lambda one: one.id)
-        ],
-        "certificates": [_certificate(one, screen) for one in screen.live],
-        "undelivered": [str(one.id) for one in screen.undelivered],
-        "orphans": [{"issuer": str(one.intent.issuer), "serial": one.intent.serial} for one in screen.orphans],
-        "keys_missing": list(map(str, screen.keys_missing)),
+        "operations": [_operation(one) for one in found.operations],
+        "authorities": [_authority(one) for one in found.authorities],
+        "certificates": [_certificate(one) for one in found.certificates if one.release is not None],
+        "undelivered": [str(one.credential.id) for one in waiting],
+        "orphans": [{"issuer": str(one.intent.issuer), "serial": one.intent.serial} for one in found.orphans],
+        "keys_missing": list(map(str, found.keys_missing)),
         "diagnostics": [],
     }
 
 
-def _certificate(one: Credential, screen: StatusScreen) -> dict[str, object]:
-    condition = "ok"
-    if one.not_after <= screen.now:
-        condition = "expired"
-    elif screen.now >= screen.due_at(one):
-        condition = "due"
+def _authority(one: AuthorityStatus) -> dict[str, object]:
     return {
-        "instance": str(one.id.instance),
-        "number": one.id.sequence,
-        "serial": one.serial,
-        "issuer": str(one.profile.authority),
-        "names": list(one.profile.presented_names),
-        "not_before": stamp(one.not_before),
-        "not_after": stamp(one.not_after),
-        "certificate_sha256": one.certificate_sha256,
-        "state": condition,
+        "id": str(one.authority.id),
+        "serial": one.authority.serial,
+        "not_after": stamp(one.authority.not_after),
+        "certificate_sha256": one.authority.certificate_sha256,
+        "leaves": one.leaves,
+        "state": one.standing.value,
+    }
+
+
+def _certificate(one: CertificateStatus) -> dict[str, object]:
+    leaf = one.credential
+    return {
+        "instance": str(leaf.id.instance),
+        "number": leaf.id.sequence,
+        "serial": leaf.serial,
+        "issuer": str(leaf.profile.authority),
+        "names": list(leaf.profile.presented_names),
+        "not_before": stamp(leaf.not_before),
+        "not_after": stamp(leaf.not_after),
+        "certificate_sha256": leaf.certificate_sha256,
+        "release": one.release,
+        "state": one.standing.value,
     }
 
 

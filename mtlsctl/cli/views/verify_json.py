@@ -35,7 +35,7 @@ def verify_document(screen: VerifyScreen) -> dict[str, object]:
 
 def _result(one: Outcome, screen: VerifyScreen) -> dict[str, object]:
     probe = one.probe
-    source = screen.sources.get(probe.listener)
+    source = screen.source_of(probe)
     return {
         "caller": None if probe.caller is None else probe.caller.service,
         "caller_instance": None if probe.caller is None else str(probe.caller),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mtlsctl.cli.views.page import Tone, counted, escaped, padded, took, wrapped
 from mtlsctl.model.probe import Expectation, Observation, Presented, Verdict
+from mtlsctl.model.topology import Edge
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +24,9 @@ CRAFTED = {
     Presented.FOREIGN_CA: "(unknown CA)",
     Presented.EXPIRED: "(expired)",
     Presented.WRONG_USAGE: "(wrong usage)",
+    Presented.OTHER_PROTOCOL: "(other TLS)",
+    Presented.PLAINTEXT: "(plain HTTP)",
+    Presented.OTHER_CA: "(other CA)",
 }
 """The columns that stand for no service."""
 
@@ -31,17 +35,24 @@ _SHOWN = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyScreen:
-    """All outcomes of one verification; `sources` says where each listener is declared."""
+    """All outcomes of one verification; `sources` says where each listener is declared, `edges` where each call."""
 
     outcomes: tuple[Outcome, ...]
     embedded: bool
     sources: Mapping[ListenerId, Span] = field(default_factory=dict)
+    edges: Mapping[Edge, Span] = field(default_factory=dict)
     elapsed: timedelta | None = None
     left_out: int = 0
     """Forbidden pairs that a large estate leaves to chance."""
 
     def count(self, verdict: Verdict) -> int:
         return sum(one.verdict is verdict for one in self.outcomes)
+
+    def source_of(self, probe: Probe) -> Span | None:
+        """What the inventory says about the probe: of a declared call its own line, of any other the listener's."""
+        call = None if probe.caller is None else Edge(probe.caller.service, probe.listener)
+        is_declared = probe.expected is Expectation.ALLOWED and call in self.edges
+        return self.edges[call] if call is not None and is_declared else self.sources.get(probe.listener)
 
     @property
     def exit_code(self) -> int:
@@ -87,7 +98,7 @@ def _unbroken(lines: Sequence[str]) -> str:
 def column_of(probe: Probe) -> str:
     if probe.presented is Presented.DELIVERED and probe.caller is not None:
         return probe.caller.service
-    return CRAFTED.get(probe.presented, "(no cert)")
+    return CRAFTED[probe.presented]
 
 
 def row_of(probe: Probe) -> str:
@@ -226,7 +237,7 @@ def _details(outcomes: Sequence[Outcome], screen: VerifyScreen) -> Iterable[str]
         yield f"certificate: {first.caller}{imitated}"
     if outcomes[0].served_sha256 and outcomes[0].observed is not Observation.NOT_PROBED:
         yield f"certificate served: sha256 {outcomes[0].served_sha256[:16]}..."
-    source = screen.sources.get(first.listener)
+    source = screen.source_of(first)
     if source is not None:
         yield f"declared at {escaped(source.file)}:{source.line}"
 
@@ -240,13 +251,16 @@ def _at(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def counts_line(screen: VerifyScreen) -> str:
+    """Fits into 80 columns up to 999 checks; where it does not, the time takes the words before it along."""
     count = Counter(one.verdict for one in screen.outcomes)
     parts = [
-        f"{count[Verdict.AS_DECLARED]:,} as declared",
+        f"{count[Verdict.AS_DECLARED]:,} of {len(screen.outcomes):,} as declared",
         counted(count[Verdict.CONTRADICTION], "contradiction"),
         f"{count[Verdict.INCONCLUSIVE]:,} inconclusive",
         f"{count[Verdict.NOT_PROBED]:,} not probed",
     ]
-    time = "   " + took(screen.elapsed).replace(" ", "\N{NO-BREAK SPACE}") if screen.elapsed is not None else ""
-    sampled = f"   ({screen.left_out:,} forbidden pairs left out of the sample)" if screen.left_out else ""
-    return f"{counted(len(screen.outcomes), 'check')}: {', '.join(parts)}{sampled}{time}"
+    if screen.left_out:
+        parts.append(f"{screen.left_out:,} forbidden pairs left out of the sample")
+    if screen.elapsed is not None:
+        parts[-1] = f"{parts[-1]}   {took(screen.elapsed)}".replace(" ", "\N{NO-BREAK SPACE}")
+    return ", ".join(parts)

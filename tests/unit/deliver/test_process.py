@@ -90,10 +90,21 @@ def test_a_process_of_another_program_is_not_signalled() -> None:
             await_name(child, "sleep")
             with pytest.raises(DeliveryError, match="is sleep, not nginx"):
                 Running(child.pid, "nginx")
-            running = Running(child.pid, "sleep")
-            running.hang_up()
-            running.close()
-            assert -1 == child.wait(5)
+            assert child.poll() is None
+        finally:
+            child.kill()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says which signals a process catches")
+@pytest.mark.parametrize("reload", [Reload.SIGNAL_HUP, Reload.SIGNAL_HUP_MASTER])
+def test_a_process_that_a_hang_up_would_end_is_left_alone(tmp_path: Path, reload: Reload) -> None:
+    with subprocess.Popen(["/bin/sleep", "30"]) as child:
+        try:
+            await_name(child, "sleep")
+            (tmp_path / "mail.pid").write_text(str(child.pid))
+            with pytest.raises(DeliveryError, match="has no handler for SIGHUP") as refused:
+                LocalTransport(host(tmp_path, mail="mail.pid")).reload(reload, program="sleep", process="mail")
+            assert ("M4202", None) == (refused.value.code, child.poll())
         finally:
             child.kill()
 

@@ -167,3 +167,13 @@ def test_each_place_of_staging_can_fail_and_is_gone_through_again(
     monkeypatch.delenv("MTLSCTL_FAILPOINT")
     transport.stage(STAGED)
     assert {"tls.crt", "tls.key"} == set(transport.read_release("mail", RELEASE))
+
+
+def test_folders_above_the_host_root_are_not_open_to_everyone_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        transport_at(tmp_path / "a/b/root")
+    finally:
+        os.umask(before)
+    made = [tmp_path / part for part in ("a", "a/b", "a/b/root")]
+    assert [0o755] * 3 == [one.stat().st_mode & 0o7777 for one in made]

@@ -119,6 +119,29 @@ def test_broken_files_of_a_folder_are_all_reported_and_nothing_that_follows_from
     assert [one.code for one in refused(folder, tmp_path)] == [codes.ALIAS, codes.SYNTAX]
 
 
+def test_what_is_wrong_in_one_file_hides_nothing_of_the_others(tmp_path: Path) -> None:
+    again = "services:\n" + MAIL + "  mail: { runtime: node, hosts: [here] }\n"
+    wrong = "services:\n" + SCHEDULE.replace("[mail]", "[mail, mial]")
+    folder = write(tmp_path / "inventory", {**SPREAD, "services/a.yaml": again, "services/b/c.yaml": wrong})
+    found = [(one.code, one.span.file if one.span else "") for one in refused(folder, tmp_path)]
+    assert found == [
+        (codes.DUPLICATE_KEY, "inventory/services/a.yaml"),
+        (codes.UNKNOWN_CALLER, "inventory/services/b/c.yaml"),
+    ]
+
+
+def test_nothing_follows_from_what_stands_in_the_second_of_two_files(tmp_path: Path) -> None:
+    twice = {"y.yaml": "services: {}\nservices:\n  desk: {}\n", "z.yaml": "services:\n  mail: { listen: 7443 }\n"}
+    wrong = "services:\n" + SCHEDULE.replace("[mail]", "[mail, desk]")
+    folder = write(tmp_path / "inventory", {**SPREAD, **twice, "services/b/c.yaml": wrong})
+    assert [one.code for one in refused(folder, tmp_path)] == [codes.DUPLICATE_KEY] * 2
+
+
+def test_a_file_that_cannot_be_read_keeps_the_rest_from_being_judged(tmp_path: Path) -> None:
+    folder = write(tmp_path / "inventory", {**SPREAD, "services/a.yaml": "services: {", "z.yaml": "colour: red\n"})
+    assert [one.code for one in refused(folder, tmp_path)] == [codes.SYNTAX]
+
+
 def test_a_symbolic_link_in_a_folder_is_refused(tmp_path: Path) -> None:
     folder = write(tmp_path / "inventory", SPREAD)
     (tmp_path / "secret.yaml").write_text("key: value\n", encoding="utf-8")
@@ -167,7 +190,6 @@ def test_a_service_becomes_what_was_written(load: Load) -> None:
     hosts: [here]
     names: [A.example, b.example]
     addresses: true
-    restart: allowed
     listeners:
       - { port: 8443, bind: host, protocols: ["1.3", 1.2], callers: [mail] }
     settings: { upstream: "http://127.0.0.1:8080", egress: { mail: 9002, desk: 9001 } }
@@ -179,7 +201,6 @@ def test_a_service_becomes_what_was_written(load: Load) -> None:
     service = load(HEAD + HERE + "services:\n" + words).inventory.services["schedule"]
     assert service.names == (DnsId("a.example"), DnsId("b.example"))
     assert service.addresses
-    assert service.restart_allowed
     assert service.listeners == (Listener(port=8443, bind=Bind.HOST, callers=(Caller(service="mail"),)),)
     assert service.settings == (("egress", (("desk", 9001), ("mail", 9002))), ("upstream", "http://127.0.0.1:8080"))
     assert service.certificate == CertificatePolicy(lifetime=timedelta(days=30), renew_before=timedelta(hours=12))
@@ -233,7 +254,6 @@ def test_another_way_to_say_the_same_has_the_same_digest(old: str, new: str, loa
         ("listen: 8443", "listen: 8443, certificate: { lifetime: 91d }"),
         ("listen: 8443", "listen: 8443, names: [a.example]"),
         ("listen: 8443", "listen: 8443, addresses: true"),
-        ("listen: 8443", "listen: 8443, restart: allowed"),
         ("listen: 8443", 'listen: 8443, settings: { upstream: "http://a.example" }'),
     ],
 )
@@ -282,3 +302,19 @@ def test_a_plan_needs_no_slow_library_to_read_its_inventory() -> None:
     code = f"import sys, json, mtlsctl.inventory; print(json.dumps([one for one in {slow} if one in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert json.loads(done.stdout) == []
+
+
+def test_folders_without_end_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "inventory"
+    folder.joinpath(*"d" * 40).mkdir(parents=True)
+    with pytest.raises(InventoryError) as caught:
+        load_inventory(folder, {}, root=tmp_path)
+    assert "folders are nested deeper than 32" in [one.message for one in caught.value.diagnostics]
+
+
+def test_a_link_in_place_of_the_file_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "secret.env").write_text("TOKEN=hunter2")
+    (tmp_path / "i.yaml").symlink_to("secret.env")
+    with pytest.raises(InventoryError) as caught:
+        load_inventory(tmp_path / "i.yaml", {}, root=tmp_path)
+    assert ["`i.yaml` is a symbolic link"] == [one.message for one in caught.value.diagnostics]

@@ -71,6 +71,21 @@ def test_a_file_of_nothing_but_errors_is_cut_off(tmp_path: Path) -> None:
     assert len(codes_of(b"a: b\n" * 5000, tmp_path)) == 1000
 
 
+def test_the_character_that_stands_for_a_refused_one_is_refused_itself(tmp_path: Path) -> None:
+    for text in ("a: b\ufdd0\n", 'a: "b\\uFDD0"\n', "a\ufdd0: b\n"):
+        assert codes_of(text.encode(), tmp_path) == [codes.UNSEEN_CHARACTER]
+
+
+def test_a_tree_with_problems_is_what_the_file_would_be_without_them(tmp_path: Path) -> None:
+    text = '\ufeff%YAML 1.1\n---\na\u200b: b\x07c\n\t\nd: [e, "f\\ng", h]\nd: i\nj: "k\\nl"\n'
+    (tmp_path / "file.yaml").write_bytes(text.encode())
+    tree = source.read_file(tmp_path / "file.yaml", "file.yaml", Problems(Sources()))
+    assert tree == {"a": "bc", "d": ["e", "h"]}
+    assert tree.lost == {"j"}
+    assert isinstance(tree["d"], source.Seq)
+    assert tree["d"].is_holed
+
+
 def test_a_folder_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
     problems = Problems(Sources())
     assert source.read_file(tmp_path, "folder", problems) is None

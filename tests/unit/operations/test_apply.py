@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -51,13 +53,6 @@ def test_a_host_that_comes_back_is_planned_with_new_certificates(estate: Estate)
     assert "1" == apply_as_planned(estate, HEAD + THERE + SERVICES + NEWS)
 
 
-def test_a_removed_service_has_no_certificate_that_waits_to_go_live_and_misses_no_key(estate: Estate) -> None:
-    apply_as_planned(estate, HEAD + SERVICES + BEE)
-    apply_as_planned(estate, HEAD + SERVICES)
-    shown = estate.good("status", "-o", "json").json
-    assert ([], []) == (shown["undelivered"], shown["keys_missing"])
-
-
 def test_a_release_that_cannot_be_staged_leaves_the_others_of_its_process_alone(estate: Estate) -> None:
     """bee's place for releases is taken by a file; schedule and cat are in the same nginx."""
     folder = estate.folder / "out/etc/mtlsctl/bee"
@@ -101,5 +96,6 @@ def test_a_pointer_that_somebody_else_wrote_blames_no_service(estate: Estate) ->
 
 
 def live(estate: Estate) -> set[str]:
-    """The instances that are live."""
-    return {one["instance"] for one in estate.good("status", "-o", "json").json["certificates"]}
+    """The instances that the state says are live."""
+    with closing(sqlite3.connect(estate.folder / ".mtlsctl" / "state.db")) as state:
+        return {f"{service}@{host}" for service, host in state.execute("SELECT service, host FROM live")}

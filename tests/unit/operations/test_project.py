@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 from mtlsctl.errors import InventoryError, UsageError
-from mtlsctl.operations.project import STATE, find_project, read_project
+from mtlsctl.operations.project import STATE, find_project, read_project, refuse_leading_out
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,3 +97,58 @@ def test_bytes_that_are_no_text_are_an_error_and_no_traceback(tmp_path: Path) ->
     file.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InventoryError):
         read_project(file)
+
+
+def test_a_linked_file_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    (folder / "mtlsctl.yaml").symlink_to(project(tmp_path))
+    with pytest.raises(UsageError, match="symbolic link") as caught:
+        find_project(folder)
+    assert caught.value.code == "M1901"
+    with pytest.raises(InventoryError):
+        read_project(folder / "mtlsctl.yaml")
+
+
+def test_a_file_of_another_user_is_refused_and_one_of_root_or_ours_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = project(tmp_path)
+    us = file.stat().st_uid
+    monkeypatch.setattr("os.geteuid", lambda: us + 4711)
+    if us == 0:
+        assert find_project(tmp_path).name == "calendar"
+    else:
+        with pytest.raises(UsageError, match=f"belongs to user {us}") as caught:
+            find_project(tmp_path)
+        assert caught.value.code == "M1901"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_what_was_given_to_another_user_is_refused(tmp_path: Path, what: str) -> None:
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    file = project(folder)
+    os.chown(folder if what == "folder" else file, 4711, 4711)
+    with pytest.raises(UsageError, match="belongs to user 4711"):
+        find_project(folder)
+
+
+@pytest.mark.parametrize("text", ["version: " + "[" * 30_000, 'version: "\\UFFFFFFFF"', "#" * 70_000])
+def test_a_file_made_to_break_the_parser_is_an_error_and_no_traceback(tmp_path: Path, text: str) -> None:
+    assert codes(tmp_path, text) == ["M1902"]
+
+
+def test_the_repository_may_not_choose_an_inventory_outside_itself(tmp_path: Path) -> None:
+    root = tmp_path / "repository"
+    (root / "inventories" / "good").mkdir(parents=True)
+    refuse_leading_out(root, root / "inventories" / "good")
+    (root / "inventories" / "bad").symlink_to(tmp_path)
+    (root / "linked").symlink_to("inventories")
+    for chosen in ("inventories/bad", "inventories/bad/x.yaml", "linked/good", "inventories/../../x"):
+        with pytest.raises(UsageError) as caught:
+            refuse_leading_out(root, root / chosen)
+        assert caught.value.code == "M1907"
+    with pytest.raises(UsageError):
+        refuse_leading_out(root, tmp_path / "x.yaml")

@@ -15,6 +15,7 @@ from mtlsctl.errors import MtlsctlError, PlanRefused, UsageError
 from mtlsctl.operations.saved_plan import (
     LIFETIME,
     SavedPlan,
+    _sealed_text,
     compare,
     load_saved_plan,
     plan_document,
@@ -192,3 +193,72 @@ def test_a_refusal_is_an_error_with_a_next_step(file: Path) -> None:
     with pytest.raises(MtlsctlError) as caught:
         load_saved_plan(file, LATER)
     assert caught.value.help == "mtlsctl plan --out FILE makes a new one"
+
+
+def forged(file: Path, **change: object) -> None:
+    """Whoever can write the file can compute its checksum too."""
+    document = json.loads(file.read_text()) | change
+    file.write_text(_sealed_text({key: value for key, value in document.items() if value is not GONE}))
+
+
+GONE = object()
+
+
+def test_a_lifetime_of_its_own_making_is_refused_though_the_checksum_holds(file: Path) -> None:
+    forged(file, expires_at="2036-11-22T03:45:00.000000Z")
+    with pytest.raises(PlanRefused, match="another lifetime") as caught:
+        load_saved_plan(file, LATER)
+    assert caught.value.code == "M5005"
+
+
+def test_a_plan_moved_to_the_future_as_a_whole_is_refused(file: Path) -> None:
+    forged(file, created_at="2026-11-22T05:00:00.000000Z", expires_at="2026-11-23T05:00:00.000000Z")
+    with pytest.raises(PlanRefused, match="future"):
+        load_saved_plan(file, LATER)
+    load_saved_plan(file, LATER + timedelta(minutes=10))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lineage": 7},
+        {"lineage": "zero"},
+        {"estate": None},
+        {"estate": "a\nb"},
+        {"serial": "41"},
+        {"serial": True},
+        {"serial": -1},
+        {"created_at": "2026-11-22T03:45:00.000000", "expires_at": "2026-11-23T03:45:00.000000"},
+        {"created_at": "2026-11-22T03:45:00+01:00"},
+        {"created_at": "9999-12-31T23:59:59.000000Z", "expires_at": "9999-12-31T23:59:59.000000Z"},
+        {"created_at": 0},
+        {"inventory": []},
+        {"inventory": {"digest": 7}},
+        {"fingerprint": "mp1:1111-2222-3333\nerror: all is well"},
+        {"fingerprint": ["mp1:1111-2222-3333"]},
+        {"actions": [[]]},
+        {"actions": [{"id": [], "op": "issue"}]},
+        {"actions": [{"id": "a", "op": "issue"}, {"id": "a", "op": "renew"}]},
+        {"actions": [{"id": "a\nnote", "op": "issue"}]},
+        {"actions": [{"id": "a", "op": "issue", "reasons": "x\n"}]},
+        {"actions": {}},
+        {"preconditions": [{"host": "h", "process": {}, "pointer_sha256": None}]},
+        {"preconditions": [{"host": "h\n= note: x", "process": "p", "pointer_sha256": None}]},
+        {"preconditions": None},
+        {"grants": [{"op": "all", "caller": "a", "listener": "b", "reason": ""}]},
+        {"grants": [{"op": [], "caller": "a", "listener": "b", "reason": ""}]},
+        {"grants": GONE},
+        {"risks": [{"code": 7, "summary": "x"}]},
+        {"diagnostics": 7},
+    ],
+)
+def test_a_field_of_another_kind_is_a_refusal_and_no_traceback(file: Path, change: dict[str, object]) -> None:
+    forged(file, **change)
+    with pytest.raises(PlanRefused) as caught:
+        load_saved_plan(file, LATER)
+    assert caught.value.exit_code == 6
+
+
+def test_a_note_of_a_refusal_stays_in_its_line(saved: SavedPlan) -> None:
+    error = refusal_of(replace(saved, fingerprint="x\nerror[M0000]: y\x1b[2J"), PLAN)
+    assert all(note.isprintable() for note in error.notes)

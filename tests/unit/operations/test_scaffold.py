@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -102,6 +104,33 @@ def test_an_estate_whose_state_is_gone_gets_no_empty_one(folder: Path, tmp_path:
     assert caught.value.code == "M3001"
     assert "--new-lineage" in (caught.value.help or "")
     assert not (folder / ".mtlsctl/state.db").exists()
+
+
+def test_a_state_of_another_lineage_in_its_place_is_refused_and_left_alone(folder: Path, tmp_path: Path) -> None:
+    made(folder, tmp_path)
+    made(tmp_path / "other", tmp_path, name="calendar")
+    (tmp_path / "other/.mtlsctl/state.db").replace(folder / ".mtlsctl/state.db")
+    (folder / ".gitignore").unlink()
+    with pytest.raises(StateError) as caught:
+        made(folder, tmp_path)
+    assert caught.value.code == "M3002"
+    assert not (folder / ".gitignore").exists()
+
+
+def test_files_get_the_mode_of_any_new_file_also_where_there_are_no_hard_links(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "no hard links here")
+
+    monkeypatch.setattr("os.link", refuse)
+    before = os.umask(0o027)
+    try:
+        made(folder, tmp_path)
+    finally:
+        os.umask(before)
+    assert (folder / "mtlsctl.yaml").stat().st_mode & 0o777 == 0o640
+    assert list(folder.rglob(".mtlsctl.yaml.*")) == []
 
 
 def test_a_new_lineage_begins_with_a_new_state_and_key(folder: Path, tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ def test_each_instance_of_a_declared_caller_is_tried_at_each_instance_with_each_
 
 def test_every_undeclared_service_and_every_bad_certificate_is_tried() -> None:
     kinds = {"no certificate": 4, "foreign CA": 4, "expired": 4, "wrong key usage": 4}
-    assert {"social": 4, "news": 4, **kinds} == tried(CALENDAR, "schedule", Expectation.REFUSED)
+    once = {"plain HTTP": 2, "undeclared CA": 2}
+    assert {"social": 4, "news": 4, **kinds, **once} == tried(CALENDAR, "schedule", Expectation.REFUSED)
 
 
 def test_a_service_is_not_tried_at_its_own_door() -> None:
@@ -51,9 +52,19 @@ def test_a_service_is_not_tried_at_its_own_door() -> None:
     ]
 
 
-def test_only_the_protocols_of_a_listener_are_tried() -> None:
-    protocols = {probe.protocol for probe in make_probes(CALENDAR).probes if probe.listener.service == "social"}
-    assert {"1.3"} == protocols
+def test_only_the_protocols_of_a_listener_are_tried_and_any_other_is_to_be_refused() -> None:
+    probes = [probe for probe in make_probes(CALENDAR).probes if probe.listener.service == "social"]
+    assert {"1.3"} == {one.protocol for one in probes if one.presented is not Presented.OTHER_PROTOCOL}
+    assert [("1.2", Expectation.REFUSED)] == [
+        (one.protocol, one.expected) for one in probes if one.presented is Presented.OTHER_PROTOCOL
+    ]
+
+
+def test_what_needs_no_certificate_is_tried_once_at_each_listener_of_each_instance() -> None:
+    for quick in (False, True):
+        for kind in (Presented.PLAINTEXT, Presented.OTHER_CA):
+            tried_at = [one.endpoint for one in make_probes(CALENDAR, quick=quick).probes if one.presented is kind]
+            assert ["schedule@h1", "schedule@h2", "social@h1"] == sorted(str(place.instance) for place in tried_at)
 
 
 def test_declared_calls_come_first() -> None:
@@ -64,7 +75,8 @@ def test_declared_calls_come_first() -> None:
 
 def test_quick_leaves_out_what_needs_a_crafted_certificate() -> None:
     shown = {probe.presented for probe in make_probes(CALENDAR, quick=True).probes}
-    assert {Presented.DELIVERED, Presented.NO_CERTIFICATE} == shown
+    crafted = {Presented.FOREIGN_CA, Presented.EXPIRED, Presented.WRONG_USAGE}
+    assert set(Presented) - crafted == shown
 
 
 def test_a_crafted_certificate_imitates_a_declared_caller_and_without_one_the_server() -> None:
@@ -118,9 +130,9 @@ def of_doors(probes: tuple[Probe, ...]) -> Counter[str]:
 
 
 def test_up_to_ten_thousand_every_pair_is_tried() -> None:
-    """Of n services: n declared, n (n - 2) undeclared and 4 n crafted, with two protocols."""
-    plan = make_probes(crowd(69))
-    assert (2 * 69 * (1 + 67 + 4), 0) == (len(plan.probes), plan.left_out)
+    """Of n services: n declared, n (n - 2) undeclared and 4 n crafted, with two protocols; and 2 n without any."""
+    plan = make_probes(crowd(68))
+    assert (2 * 68 * (1 + 66 + 4 + 1), 0) == (len(plan.probes), plan.left_out)
     assert len(plan.probes) <= ALL_PAIRS
 
 
@@ -129,7 +141,7 @@ def test_above_ten_thousand_all_declared_calls_and_an_even_sample_are_tried() ->
     plan = make_probes(crowd(size))
     allowed = [probe for probe in plan.probes if probe.expected is Expectation.ALLOWED]
     assert 2 * size == len(allowed)
-    assert 2 * size * (1 + size - 2 + 4) == len(plan.probes) + plan.left_out
+    assert 2 * size * (1 + size - 2 + 4 + 1) == len(plan.probes) + plan.left_out
     assert ALL_PAIRS / 2 < len(plan.probes) <= ALL_PAIRS
     shares = of_doors(plan.probes)
     assert size == len(shares)
@@ -137,17 +149,17 @@ def test_above_ten_thousand_all_declared_calls_and_an_even_sample_are_tried() ->
 
 
 def test_a_sample_is_made_of_real_probes_in_their_order() -> None:
-    everything = make_probes(crowd(69)).probes
+    everything = make_probes(crowd(69), at_most=2 * ALL_PAIRS).probes
     sample = make_probes(crowd(69), at_most=2000).probes
     known = {probe: place for place, probe in enumerate(everything)}
     places = [known[probe] for probe in sample]
-    assert {6} == {after - before for before, after in pairwise(places[2 * 69 :])}
+    assert {6} == {after - before for before, after in pairwise(places[2 * 2 * 69 :])}
 
 
 def test_a_sample_tries_everybody_and_every_kind_somewhere() -> None:
     sample = [one for one in make_probes(crowd(196)).probes if one.expected is Expectation.REFUSED]
     assert {at(f"s{number}") for number in range(196)} == {one.caller for one in sample if one.caller}
-    assert set(Presented) == {one.presented for one in sample}
+    assert set(Presented) - {Presented.OTHER_PROTOCOL} == {one.presented for one in sample}
 
 
 def test_a_sample_is_the_same_each_time() -> None:
@@ -168,5 +180,5 @@ def test_a_thousand_services_take_no_memory_for_what_is_left_out() -> None:
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert 2 * 1000 * 1003 == len(plan.probes) + plan.left_out
+    assert 2 * 1000 * 1004 == len(plan.probes) + plan.left_out
     assert peak < 64 * 1024 * 1024

@@ -61,9 +61,7 @@ def test_a_service_with_the_name_of_another_runtimes_process_is_refused() -> Non
 
 
 def test_a_host_whose_folder_moved_is_shown_first() -> None:
-    moved = replace(
-        CALENDAR, hosts={name: replace(one, directory="/elsewhere") for name, one in CALENDAR.hosts.items()}
-    )
+    moved = estate(*CALENDAR.services.values(), hosts=[host("h1", address="127.0.0.1", directory="/elsewhere")])
     (risk,) = plan_of(moved, applied(CALENDAR)).risks
     assert ("M2102", True) == (risk.code, "stays there" in risk.summary)
 

@@ -22,7 +22,7 @@ from mtlsctl.store.keysource import (
 
 SALT = b"s" * 16
 SCRYPT_VECTOR = "c2071233af7bbe61585462b1f1e38324299497e9114e275b595b925b38323267"
-WORDS = b"correct horse battery staple orbit\n"
+WORDS = b"copper violin eleven harbour orbit\n"
 
 
 def private(path: Path, content: bytes, mode: int = 0o600) -> Path:
@@ -195,6 +195,19 @@ def test_line_ends_of_a_passphrase_file_do_not_count(tmp_path: Path) -> None:
         "abababababababababababababab",
         "word word word word word",
         " " * 40,
+        "12345678901234567890",
+        "98765432109876543210",
+        "passwordpassword1234",
+        "p@ssw0rdp@ssw0rd1234",
+        "Summer2024Summer2024!",
+        "abcdefghijklmnopqrstuvwxyz",
+        "aabbccddeeffgghhiijjkk",
+        "abcd efgh ijkl mnop qrst",
+        "qwertyuiopasdfghjklzxcvbnm",
+        "correct horse battery staple",
+        "Correct-Horse-Battery-Staple",
+        "correct horse battery staple orbit",
+        "one two three four five",
     ],
 )
 def test_a_weak_passphrase_is_refused(tmp_path: Path, weak: str) -> None:
@@ -206,7 +219,14 @@ def test_a_weak_passphrase_is_refused(tmp_path: Path, weak: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "strong", ["correct horse battery staple orbit", "Tr0ub4dor&3-and-more!", "zwölf Boxkämpfer jagen Viktor"]
+    "strong",
+    [
+        "copper violin eleven harbour orbit",
+        "k3v9-xq2m-7hd0-wz5t-b",
+        "48150372960417385926",
+        "Tr0ub4dor&3-and-more!",
+        "zwölf Boxkämpfer jagen Viktor",
+    ],
 )
 def test_a_strong_passphrase_is_taken(strong: str) -> None:
     assert not is_weak(strong.encode())
@@ -267,3 +287,9 @@ def test_nothing_is_read_before_a_key_is_asked_for() -> None:
 def test_no_source_shows_a_key(tmp_path: Path) -> None:
     source = KeyFile(private(tmp_path / "k", b"visible-" * 4))
     assert "visible" not in repr(source.key(SALT)) + repr(source) + source.place
+
+
+def test_without_a_home_folder_the_default_key_is_a_usage_error() -> None:
+    with pytest.raises(UsageError) as caught:
+        default_key_path({"HOME": "~no-such-user-here/x"}, "l")
+    assert caught.value.code == "M7006"

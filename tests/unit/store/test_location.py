@@ -77,3 +77,10 @@ def test_reading_a_state_loads_no_cryptography(tmp_path: Path) -> None:
 def test_every_code_has_a_meaning() -> None:
     named = {value for name, value in vars(codes).items() if name.isupper() and isinstance(value, str)}
     assert named == set(codes.MEANINGS)
+
+
+def test_the_home_of_nobody_is_a_usage_error() -> None:
+    with pytest.raises(UsageError) as caught:
+        state_path("sqlite:~no-such-user-here/state.db", base=Path("/repository"))
+    assert caught.value.code == codes.UNKNOWN_URL
+    assert state_path("sqlite:~/state.db", base=Path("/repository")) == Path.home() / "state.db"

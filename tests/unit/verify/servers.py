@@ -92,6 +92,16 @@ def speaking_tls(
     return serve
 
 
+def silence_of(seconds: float) -> Callable[[socket.socket], None]:
+    """Takes what comes, says nothing and closes."""
+
+    def serve(connection: socket.socket) -> None:
+        connection.recv(4096)
+        time.sleep(seconds)
+
+    return serve
+
+
 class Nginx:
     """A real nginx in a folder, with one included file that tests switch."""
 

@@ -16,6 +16,7 @@ from mtlsctl.model.secret import Secret
 from mtlsctl.model.topology import InstanceId, ListenerId
 from mtlsctl.verify.identity import Identity
 from mtlsctl.verify.prober import NotProbed, run_probes
+from mtlsctl.verify.wire import Served
 from tests.unit.verify.certificates import CLIENT_ONLY, SCHEDULE_NAME, estate
 from tests.unit.verify.servers import NGINX, OK, Nginx, Server, answer, free_port, speaking_tls, tls_context
 
@@ -78,6 +79,15 @@ class Identities:
 
     def anchors(self, probe: Probe) -> bytes | NotProbed:  # noqa: ARG002  the port asks so
         return estate().schedule_ca.pem
+
+    def served(self, probe: Probe) -> Served | NotProbed:
+        return Served(
+            address=probe.endpoint.address,
+            port=probe.endpoint.port,
+            server_name=probe.server_name,
+            certificate_sha256=estate().schedule.sha256,
+            ca_names=frozenset({estate().mail_ca.subject_der}),
+        )
 
 
 def probe_all(address: Address, *, probes: tuple[Probe, ...] = PROBES, seconds: float = SECONDS) -> tuple[Outcome, ...]:
@@ -184,7 +194,10 @@ def test_a_real_nginx_that_is_wrong_is_caught(tmp_path: Path, wanted: str, inste
 # servers that are wrong: for each the probes that must contradict; with none, the declared call is in doubt
 
 MAIL_, SOCIAL_ = frozenset({"mail"}), frozenset({"social"})
-NONE, FOREIGN, EXPIRED, USAGE = (frozenset({kind.value}) for kind in list(Presented)[1:])
+NONE, FOREIGN, EXPIRED, USAGE = (
+    frozenset({kind.value})
+    for kind in (Presented.NO_CERTIFICATE, Presented.FOREIGN_CA, Presented.EXPIRED, Presented.WRONG_USAGE)
+)
 NOTHING: frozenset[str] = frozenset()
 
 
@@ -355,8 +368,8 @@ def test_a_version_that_nobody_was_served_with_proves_no_refusal_by_itself(defec
 # what a silence means
 
 
-def test_a_silent_close_is_a_refusal_where_a_declared_caller_was_served() -> None:
-    """Node and the JDK send no alert at all."""
+def test_a_silent_close_of_tls_13_is_a_refusal_where_a_declared_caller_was_served() -> None:
+    """Node and the JDK send no alert at all; in TLS 1.2 they close before the handshake is complete."""
 
     def only_mail(secured: ssl.SSLSocket) -> None:
         if secured.getpeercert(binary_form=True) == estate().mail.der:
@@ -369,8 +382,42 @@ def test_a_silent_close_is_a_refusal_where_a_declared_caller_was_served() -> Non
     with tls(everybody, only_mail) as address:
         outcomes = probe_all(address, probes=probes)
         alone = probe_all(address, probes=tuple(p for p in probes if p.expected is Expectation.REFUSED))
-    assert {Verdict.AS_DECLARED} == {outcome.verdict for outcome in outcomes}, shown(outcomes)
+    verdicts = {(o.probe.protocol, o.probe.caller): o.verdict for o in outcomes}
+    assert {
+        ("1.2", MAIL): Verdict.AS_DECLARED,
+        ("1.3", MAIL): Verdict.AS_DECLARED,
+        ("1.2", SOCIAL): Verdict.INCONCLUSIVE,
+        ("1.3", SOCIAL): Verdict.AS_DECLARED,
+    } == verdicts, shown(outcomes)
     assert {Verdict.INCONCLUSIVE} == {outcome.verdict for outcome in alone}, shown(alone)
+
+
+def test_a_silent_close_before_a_tls_12_handshake_is_complete_is_a_refusal_where_somebody_was_served() -> None:
+    """What Node does: it judges the caller before its own Finished leaves."""
+
+    def serve(connection: socket.socket) -> None:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        everybody = tls_context(estate().schedule, estate().mail_ca, estate().social_ca)
+        secured = everybody.wrap_bio(incoming, outgoing, server_side=True)
+        while True:
+            try:
+                secured.do_handshake()
+            except ssl.SSLWantReadError:
+                connection.sendall(outgoing.read())
+                incoming.write(connection.recv(4096))
+            else:
+                break
+        if secured.getpeercert(binary_form=True) != estate().mail.der:
+            return
+        connection.sendall(outgoing.read())
+        incoming.write(connection.recv(4096))
+        secured.write(OK)
+        connection.sendall(outgoing.read())
+
+    probes = tuple(p for p in PROBES if p.presented is Presented.DELIVERED and p.protocol == "1.2")
+    with Server(serve) as server:
+        outcomes = probe_all(server.address, probes=probes)
+    assert {Verdict.AS_DECLARED} == {outcome.verdict for outcome in outcomes}, shown(outcomes)
 
 
 def test_a_handshake_that_finishes_proves_nothing() -> None:
