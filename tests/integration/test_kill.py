@@ -130,7 +130,7 @@ def assert_nothing_is_left_over(estate: Estate) -> None:
     """Only what is live, with one key each: no unfinished folder, no key that nothing presents, three releases."""
     live = {(one["host"], one["service"]) for one in _live(estate)}
     hosts = hosts_of(estate)
-    below = {(name, one.name) for name, host in hosts.items() for one in (host / "etc/mtlsctl").iterdir()}
+    below = {(name, one.name) for name, host in hosts.items() for one in (host / "etc/mtlsctl").glob("[!.]*")}
     assert below == live
     for name, service in live:
         folder = hosts[name] / "etc/mtlsctl" / service
