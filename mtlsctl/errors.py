@@ -9,9 +9,11 @@
     ├── StateLocked                     5   whoever holds the lock
     ├── VerificationFailed              4   whoever runs the services
     ├── DeliveryError                   3   whoever runs the host
+    │   └── NotOverSsh                  1   nobody yet: said before anything is touched
     ├── StateError                      1   the operator: state missing, foreign or broken
     ├── SealedKeyError                  1   the operator: the encryption key is missing or wrong
     └── PreflightError                  1   us: a release that we made does not hold together
+        └── LintError (in `pki`)        1   us: a certificate that we were about to sign
 
 The core collects diagnostics as values; only the rim raises. One handler, in `cli`, turns an
 exception into text and an exit code.
@@ -95,6 +97,12 @@ class DeliveryError(MtlsctlError):
     """One process of one host could not be changed; what it served before, it serves again."""
 
     exit_code = 3
+
+
+class NotOverSsh(DeliveryError):
+    """Delivery over SSH is not built yet; nothing was begun, so it is a failure and not a partial result."""
+
+    exit_code = 1
 
 
 class StateError(MtlsctlError):

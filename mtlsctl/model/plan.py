@@ -202,6 +202,3 @@ class Plan:
     @property
     def processes(self) -> frozenset[ProcessId]:
         return frozenset(step.process for step in self.steps)
-
-    def credential_is_new(self, credential: CredentialId) -> bool:
-        return any(profile.id == credential for profile in self.certificates)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mtlsctl.errors import DeliveryError
+from mtlsctl.errors import NotOverSsh
 from mtlsctl.model.topology import DirectoryHost, Host
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Workspace:
                 raise not_over_ssh_yet([host.name])
 
 
-def not_over_ssh_yet(hosts: list[str]) -> DeliveryError:
+def not_over_ssh_yet(hosts: list[str]) -> NotOverSsh:
     """Delivery over SSH is not built: planning for such a host works, applying to it does not."""
     return NotOverSsh(
         f"delivery over SSH is not built yet, and {', '.join(f'`{host}`' for host in hosts)} would need it",
@@ -87,9 +87,3 @@ def not_over_ssh_yet(hosts: list[str]) -> DeliveryError:
         notes=("nothing was changed; planning for SSH hosts works",),
         help="give the host a `directory:` and copy the tree, or wait for delivery over SSH",
     )
-
-
-class NotOverSsh(DeliveryError):
-    """Said before anything is touched, so it is a failure (1) and not a partial result (3)."""
-
-    exit_code = 1

@@ -188,7 +188,8 @@ def test_70_is_a_bug_with_a_file_that_holds_no_values(estate: Estate, monkeypatc
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_130_and_143_are_interrupted_and_terminated(estate: Estate, number: signal.Signals, code: int) -> None:
     waits = (
-        "import sys, time\n"
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background starts without it
         "import mtlsctl.operations.plan as plan\n"
         "def wait(workspace):\n"
         "    print('ready', flush=True)\n"

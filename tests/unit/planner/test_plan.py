@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mtlsctl.model.credential import AuthorityId
-from mtlsctl.model.plan import TIME_CAUSED, Due, KeyOrigin, Op, Reason, Wave
+from mtlsctl.model.plan import TIME_CAUSED, Due, KeyOrigin, Op, Reason
 from mtlsctl.model.topology import AuthorityPolicy, CertificatePolicy, KeyAlgorithm, SshHost
 from mtlsctl.planner.plan import make_plan
 from tests.support.estates import (
@@ -20,7 +20,6 @@ from tests.support.estates import (
     door,
     estate,
     plan_of,
-    recipe,
     service,
     steps_of,
     without,
@@ -278,13 +277,6 @@ def test_the_fingerprint_is_short_enough_to_be_read_out() -> None:
 
 
 # --- what the model says of a plan ----------------------------------------------------------------------------------
-
-
-def test_a_plan_knows_which_credentials_are_new() -> None:
-    world = applied(CALENDAR)
-    plan = plan_of(changed(CALENDAR, "mail", authority=AuthorityPolicy(generation=2)), world)
-    assert plan.credential_is_new(recipe(plan, "mail", Wave.ACTIVATE).credential)
-    assert not plan.credential_is_new(recipe(plan, "schedule", Wave.EXTEND).credential)
 
 
 def test_time_causes_renewals_and_ends_and_nothing_else() -> None:
