@@ -177,7 +177,8 @@ def test_a_version_that_is_not_declared_is_found_where_it_is_spoken(declared: st
 def test_a_greeting_that_is_closed_on_proves_nothing_where_nobody_was_served(version: str) -> None:
     with Server(silence_of(0.0)) as server:
         (outcome,) = seen(server.address, OTHER[version])
-    assert (Verdict.INCONCLUSIVE, "closed without a word") == (outcome.verdict, outcome.evidence)
+    # Whether the end is read or the reset comes first differs from run to run, and so do the words.
+    assert Verdict.INCONCLUSIVE == outcome.verdict
 
 
 def test_a_greeting_that_is_closed_on_is_a_refusal_where_somebody_was_served() -> None:
