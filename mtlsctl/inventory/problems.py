@@ -54,6 +54,22 @@ class Sources:
         column = at - self._line_start + 1
         return Span(self._names[self._index], self._line, column, column + (min(length, self._line_end - 1 - at) or 1))
 
+    def spans(self, words: Sequence[tuple[str, Place]]) -> list[Span]:
+        """The same of many words at once: most of them stand on one line, without quotes."""
+        found: list[Span] = []
+        first = end = -1
+        for text, at in words:
+            if not first <= at < end:
+                found.append(self.span(at, text))
+                file, line, first, end = self._names[self._index], self._line, self._line_start, self._line_end
+                source, start = self._texts[self._index], self._starts[self._index]
+            elif source[at - start] in _QUOTES or not 0 < len(text) < end - at:
+                found.append(self.span(at, text))
+            else:
+                column = at - first + 1
+                found.append(Span(file, line, column, column + len(text)))
+        return found
+
     def _seek_line(self, at: Place) -> None:
         """Remember the line that holds the place: words are mostly asked for one after the other."""
         self._index = index = bisect_right(self._starts, at) - 1

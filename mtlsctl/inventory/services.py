@@ -308,15 +308,14 @@ def _callers(subject: _Subject, node: Map, door_at: Place) -> tuple[Caller, ...]
             _check_can_refuse_all(subject, node, door_at)
         return ()
     words, neighbours = subject.words, subject.neighbours
-    span_of = words.problems.sources.span
     suspects = neighbours.mute | neighbours.dubious_services | {subject.name}
-    return tuple(
-        [
-            Caller(service=name, span=span_of(at, name))
-            for name, at in words.unrepeated(items, "caller")
-            if (name in neighbours.services and name not in suspects) or _is_caller(subject, name, at)
-        ]
-    )
+    known = [
+        (name, at)
+        for name, at in words.unrepeated(items, "caller")
+        if (name in neighbours.services and name not in suspects) or _is_caller(subject, name, at)
+    ]
+    spans = words.problems.sources.spans(known)
+    return tuple([Caller(service=name, span=span) for (name, _), span in zip(known, spans, strict=True)])
 
 
 def _is_caller(subject: _Subject, name: str, at: Place) -> bool:

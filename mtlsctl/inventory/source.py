@@ -31,6 +31,8 @@ MAX_BYTES: Final = 8 * 1024 * 1024
 MAX_NODES: Final = 2_000_000
 MAX_DEPTH: Final = 32
 MAX_SCALAR_BYTES: Final = 4096
+_CERTAINLY_SHORT: Final = MAX_SCALAR_BYTES // 4
+"""Characters that take no more, whatever they are."""
 MAX_PLACES: Final = 20
 """So many places of one kind of unseen character or tab are reported, no more."""
 
@@ -310,7 +312,7 @@ class _Builder:
         self._nodes += 1
         if self._nodes > MAX_NODES:
             self._refuse(codes.TOO_MANY_NODES, "the file holds more than 2,000,000 keys and values", at)
-        if not text.isprintable() or len(text) > MAX_SCALAR_BYTES // 4:
+        if not text.isprintable() or len(text) > _CERTAINLY_SHORT:
             examined = self._examined(text, at)
             if examined is None:
                 self._lose(at)

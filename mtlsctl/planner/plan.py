@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -38,11 +39,11 @@ from mtlsctl.planner.trust import desired_recipes, presented_anchors
 from mtlsctl.planner.waves import leaving_recipe, make_steps
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from datetime import datetime
 
     from mtlsctl.model.diagnostic import Diagnostic
-    from mtlsctl.model.plan import ServiceChange, Step
+    from mtlsctl.model.plan import AccessChange, ServiceChange, Step
     from mtlsctl.model.release import Recipe
     from mtlsctl.model.runtime import Runtime
     from mtlsctl.model.state import State
@@ -335,7 +336,7 @@ def _fingerprint(plan: Plan) -> str:
     Sequences, generations and leftover names of a rename stay out, for renewals change them.
     """
     causes: dict[str, list[list[Any]]] = {
-        "access": [[one.op, one.edge.caller, *one.edge.listener, one.port] for one in plan.access],
+        "access": _access_causes(plan.access),
         "authorities": [_authority_cause(one) for one in plan.authority_changes if not one.due],
         "certificates": [_certificate_cause(one) for one in plan.certificate_changes if not one.due],
         "services": [cause for one in plan.service_changes if (cause := _service_cause(one))],
@@ -343,6 +344,14 @@ def _fingerprint(plan: Plan) -> str:
     ordered = {kind: sorted(found) for kind, found in causes.items()}  # each begins with what it is about, once
     digest = canonical_digest([plan.estate, plan.lineage, ordered])
     return f"mp1:{digest[:4]}-{digest[4:8]}-{digest[8:12]}"
+
+
+def _access_causes(changes: Iterable[AccessChange]) -> list[list[Any]]:
+    """A row for each listener, with its callers."""
+    doors: dict[tuple[Any, ...], list[str]] = defaultdict(list)
+    for op, edge, port, *_ in changes:
+        doors[edge.listener, port, op].append(edge.caller)
+    return [[*door, sorted(callers)] for door, callers in doors.items()]
 
 
 def _authority_cause(change: AuthorityChange) -> list[Any]:

@@ -78,7 +78,7 @@ def _escape(character: str) -> str:
 
 def safe(text: str, *, colour: bool) -> str:
     """The last guard before a terminal: nothing but line ends, and our own colours where they are wanted."""
-    if not _UNPRINTABLE.search(text):
+    if text.replace("\n", "").isprintable():
         return text
     pieces, start = [], 0
     for found in _OURS.finditer(text):

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         Risk,
         Step,
     )
-    from mtlsctl.model.topology import InstanceId, ProcessId
+    from mtlsctl.model.topology import InstanceId, ListenerId, ProcessId
 
 T = TypeVar("T")
 
@@ -172,13 +172,18 @@ def access_rows(changes: Sequence[AccessChange], page: Page) -> list[tuple[Op, s
         return [
             (one.op, one.edge.caller, f"{one.edge.listener}:{one.port}", _source_of(one)) for one in _ordered(changes)
         ]
-    doors: dict[tuple[Op, str], list[AccessChange]] = defaultdict(list)
-    for one in _ordered(changes):
-        doors[one.op, f"{one.edge.listener}:{one.port}"].append(one)
-    return [
-        (op, ", ".join(one.edge.caller for one in those), door, _source_of(those[0]))
-        for (op, door), those in doors.items()
-    ]
+    doors: dict[tuple[ListenerId, int, bool], list[AccessChange]] = defaultdict(list)
+    for one in changes:
+        doors[one.edge.listener, one.port, one.op != Op.ADD].append(one)
+    return [_door_row(those) for _, those in sorted(doors.items())]
+
+
+def _door_row(changes: Sequence[AccessChange]) -> tuple[Op, str, str, str]:
+    """Of one listener and op; the row's source is that of its first caller."""
+    by_caller = {one.edge.caller: one for one in changes}
+    callers = sorted(by_caller)
+    first = by_caller[callers[0]]
+    return first.op, ", ".join(callers), f"{first.edge.listener}:{first.port}", _source_of(first)
 
 
 def _ordered(changes: Sequence[AccessChange]) -> list[AccessChange]:
