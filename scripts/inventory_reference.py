@@ -71,6 +71,7 @@ _TITLES: Final = {
     "DefaultAuthorityWords": "`defaults.certification_authority`",
     "AuthorityWords": "`certification_authority` of a service",
     "TrustWords": "`trust`",
+    "EstateTrustWords": "The estate's trust",
     "HostWords": "A host",
     "ServiceWords": "A service",
     "ListenerWords": "A listener",
@@ -127,7 +128,7 @@ def _not_built() -> str:
     lines = ["## Known and not built yet\n", "Refused by name (M1090), never ignored:\n"]
     lines += [f"- `{key}`: {meaning}" for key, meaning in sorted(features.items())]
     lines += [
-        "- `client_certificate: optional` and `none`, `trust: {model: shared-ca}` and `{model: pinned}`",
+        "- `client_certificate: optional` and `none`",
         "- a mapping among `callers`: a caller from outside",
         "- runtimes: " + ", ".join(f"`{name}`" for name in sorted(UNBUILT_RUNTIMES)),
     ]

@@ -32,5 +32,5 @@ def _home_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyte
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
     for name in [one for one in os.environ if one.startswith("MTLSCTL_") and not one.startswith("MTLSCTL_REQUIRE")]:
-        if name not in ("MTLSCTL_TOPOLOGIES", "MTLSCTL_SEED"):
+        if name not in ("MTLSCTL_TOPOLOGIES", "MTLSCTL_SEED", "MTLSCTL_UPDATE_GOLDEN"):
             monkeypatch.delenv(name)

@@ -32,13 +32,13 @@ from mtlsctl.errors import DeliveryError
 from mtlsctl.failpoints import reach
 from mtlsctl.model.identifiers import LABEL
 from mtlsctl.model.runtime import Check, Reload
+from mtlsctl.model.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mtlsctl.deliver.layout import Pointer, StagedFile, StagedRelease
     from mtlsctl.deliver.process import Ran
-    from mtlsctl.model.secret import Secret
     from mtlsctl.model.topology import DirectoryHost
 
 _RELEASE = re.compile(r"[0-9a-f]{16}")
@@ -119,6 +119,12 @@ class LocalTransport:
         ):
             return tree.kind_of(folder, path.name) == stat.S_IFREG
         return False
+
+    def read_key(self, service: str, spki_sha256: str) -> Secret:
+        """See `Transport.read_key`."""
+        path = _key_path(service, spki_sha256)
+        with self._tree.step("read the key", path), self._tree.folder(path.parent) as folder:
+            return Secret(tree.read_file(folder, path.name)[0])
 
     def delete_keys_except(self, service: str, keep: Sequence[str]) -> None:
         """See `Transport.delete_keys_except`."""

@@ -32,6 +32,9 @@ class Transport(Protocol):
     def has_key(self, service: str, spki_sha256: str) -> bool:
         """Whether the key is there to be carried into a release."""
 
+    def read_key(self, service: str, spki_sha256: str) -> Secret:
+        """A key of this host, for the moment of one signature by itself; raises DeliveryError when it is not there."""
+
     def stage(self, release: StagedRelease) -> None:
         """Write `<release>.partial`, link its key, sync, rename to its name.
 

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from mtlsctl.model.topology import AuthorityPolicy, CertificatePolicy, Host, Listener, Service
 
 
-def digest_of(name: str, hosts: Mapping[str, Host], services: Mapping[str, Service], root: Path) -> str:
+def digest_of(
+    name: str, hosts: Mapping[str, Host], services: Mapping[str, Service], shared: AuthorityPolicy, root: Path
+) -> str:
     """SHA-256, in hex, over the canonical JSON of all that is declared.
 
     The first of a service's names stays the first (callers check it); every other order is forgotten.
@@ -24,6 +26,7 @@ def digest_of(name: str, hosts: Mapping[str, Host], services: Mapping[str, Servi
     policies: dict[tuple[CertificatePolicy, AuthorityPolicy], list[str | int]] = {}
     meaning = {
         "name": name,
+        "shared": _authority_words(shared),
         "hosts": [_host(hosts[one], root.absolute()) for one in sorted(hosts)],
         "services": [_service(services[one], policies) for one in sorted(services)],
     }
@@ -67,6 +70,7 @@ def _listener(listener: Listener) -> list[object]:
         listener.bind,
         listener.client_certificate,
         listener.protocols,
+        listener.authorize,
         sorted(caller.service for caller in listener.callers),
     ]
 
@@ -76,6 +80,12 @@ def _policy_words(certificate: CertificatePolicy, authority: AuthorityPolicy) ->
         certificate.key,
         duration_text(certificate.lifetime),
         duration_text(certificate.renew_before),
+        *_authority_words(authority),
+    ]
+
+
+def _authority_words(authority: AuthorityPolicy) -> list[str | int]:
+    return [
         authority.key,
         duration_text(authority.lifetime),
         duration_text(authority.renew_before),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -18,32 +18,50 @@ LEAST_LIFETIME: Final = timedelta(hours=1)
 LONG_LIFETIME: Final = timedelta(days=398)
 
 _KEY = grammar.choice({algorithm.value: algorithm for algorithm in KeyAlgorithm})
-_MODEL = grammar.choice(
-    {TrustModel.SERVICE_CA.value: TrustModel.SERVICE_CA},
-    unbuilt={model.value: f"the trust model `{model}`" for model in (TrustModel.SHARED_CA, TrustModel.PINNED)},
-)
+_MODEL = grammar.choice({model.value: model for model in TrustModel})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policies:
-    """What a service inherits, or has once its own words are read."""
+    """What a service inherits, or has once its own words are read. `shared` is for the CA that services share."""
 
     certificate: CertificatePolicy = field(default_factory=CertificatePolicy)
     authority: AuthorityPolicy = field(default_factory=AuthorityPolicy)
     trust: TrustModel = TrustModel.SERVICE_CA
+    shared: AuthorityPolicy = field(default_factory=AuthorityPolicy)
 
 
 def read_policies(words: Words, certificate: Map | None, authority: Map | None, inherited: Policies) -> Policies:
     """The inherited policies with the words of these two mappings in place of theirs."""
     if certificate is None and authority is None:
         return inherited
-    policies = Policies(
+    policies = replace(
+        inherited,
         certificate=_certificate(words, certificate, inherited.certificate),
         authority=_authority(words, authority, inherited.authority),
-        trust=inherited.trust,
     )
-    _check(words.problems, policies, certificate, authority)
+    _check(words.problems, policies.certificate, _issuing(policies), certificate, authority)
     return policies
+
+
+def read_shared(words: Words, node: Map | None, inherited: Policies) -> AuthorityPolicy:
+    """How the CA is made that services share: as every CA, but for the words that stand under `trust`."""
+    if node is None:
+        return inherited.authority
+    shared = _authority(words, node, inherited.authority)
+    _check(words.problems, inherited.certificate, shared, None, node)
+    return shared
+
+
+def _issuing(policies: Policies) -> AuthorityPolicy | None:
+    """The CA that signs such a leaf; none for one that signs itself."""
+    match policies.trust:
+        case TrustModel.SERVICE_CA:
+            return policies.authority
+        case TrustModel.SHARED_CA:
+            return policies.shared
+        case TrustModel.PINNED:
+            return None
 
 
 def read_trust(words: Words, node: Map | None, inherited: TrustModel) -> TrustModel:
@@ -82,10 +100,9 @@ class _Rule:
     authority: tuple[str, ...] = ()
 
 
-def _rules(policies: Policies) -> tuple[_Rule, ...]:
-    leaf, ca = policies.certificate, policies.authority
+def _rules(leaf: CertificatePolicy, ca: AuthorityPolicy | None) -> tuple[_Rule, ...]:
     text = grammar.duration_text
-    return (
+    alone = (
         _Rule(
             holds=leaf.lifetime >= LEAST_LIFETIME,
             code=codes.LIFETIME_TOO_SHORT,
@@ -93,16 +110,23 @@ def _rules(policies: Policies) -> tuple[_Rule, ...]:
             certificate=("lifetime",),
         ),
         _Rule(
-            holds=ca.lifetime >= LEAST_LIFETIME,
-            code=codes.LIFETIME_TOO_SHORT,
-            message=f"a CA lives at least one hour, not {text(ca.lifetime)}",
-            authority=("lifetime",),
-        ),
-        _Rule(
             holds=leaf.renew_before < leaf.lifetime,
             code=codes.LIFETIMES,
             message=f"`renew_before`, {text(leaf.renew_before)}, is no less than `lifetime`, {text(leaf.lifetime)}",
             certificate=("renew_before", "lifetime"),
+        ),
+    )
+    return alone if ca is None else (*alone, *_authority_rules(leaf, ca))
+
+
+def _authority_rules(leaf: CertificatePolicy, ca: AuthorityPolicy) -> tuple[_Rule, ...]:
+    text = grammar.duration_text
+    return (
+        _Rule(
+            holds=ca.lifetime >= LEAST_LIFETIME,
+            code=codes.LIFETIME_TOO_SHORT,
+            message=f"a CA lives at least one hour, not {text(ca.lifetime)}",
+            authority=("lifetime",),
         ),
         _Rule(
             holds=ca.renew_before < ca.lifetime,
@@ -128,9 +152,15 @@ def _rules(policies: Policies) -> tuple[_Rule, ...]:
     )
 
 
-def _check(problems: Problems, policies: Policies, certificate: Map | None, authority: Map | None) -> None:
+def _check(
+    problems: Problems,
+    leaf: CertificatePolicy,
+    ca: AuthorityPolicy | None,
+    certificate: Map | None,
+    authority: Map | None,
+) -> None:
     """A rule broken by inherited words alone was reported where those stand, and is not again."""
-    for rule in _rules(policies):
+    for rule in _rules(leaf, ca):
         written = [
             (node, key)
             for node, keys in ((certificate, rule.certificate), (authority, rule.authority))
@@ -141,6 +171,6 @@ def _check(problems: Problems, policies: Policies, certificate: Map | None, auth
             continue
         node, key = written[0]
         problems.add(rule.code, rule.message, node.values_at[key], str(node[key]))
-    if certificate is not None and policies.certificate.lifetime > LONG_LIFETIME and "lifetime" in certificate:
+    if certificate is not None and leaf.lifetime > LONG_LIFETIME and "lifetime" in certificate:
         at, word = certificate.values_at["lifetime"], str(certificate["lifetime"])
         problems.warn(codes.LONG_LIFETIME, f"a certificate lifetime of {word} is longer than 398 days", at, word)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from mtlsctl.inventory import grammar
 from mtlsctl.inventory.digest import digest_of
 from mtlsctl.inventory.hosts import read_hosts
-from mtlsctl.inventory.policies import Policies, read_policies, read_trust
+from mtlsctl.inventory.policies import Policies, read_policies, read_shared, read_trust
 from mtlsctl.inventory.ports import check_ports
 from mtlsctl.inventory.services import Neighbours, read_services
 from mtlsctl.inventory.shape import INVENTORY, Spot, fit
@@ -45,12 +46,19 @@ def resolve(tree: Map, runtimes: Mapping[str, Runtime], root: Path, problems: Pr
         warn(words, hosts, services, runtimes, hosts_node)
     problems.raise_if_any()
     assert estate is not None  # noqa: S101  else there was a problem
-    return Inventory(name=estate, hosts=hosts, services=services, digest=digest_of(estate, hosts, services, root))
+    return Inventory(
+        name=estate,
+        hosts=hosts,
+        services=services,
+        digest=digest_of(estate, hosts, services, defaults.shared, root),
+        shared_authority=defaults.shared,
+    )
 
 
 def _defaults(words: Words, tree: Map) -> Policies:
     node = map_of(tree, "defaults")
     certificate, authority = map_of(node, "certificate"), map_of(node, "certification_authority")
     policies = read_policies(words, certificate, authority, Policies())
-    trust = read_trust(words, map_of(tree, "trust"), policies.trust)
-    return Policies(certificate=policies.certificate, authority=policies.authority, trust=trust)
+    trust = map_of(tree, "trust")
+    shared = read_shared(words, map_of(trust, "certification_authority"), policies)
+    return replace(policies, trust=read_trust(words, trust, policies.trust), shared=shared)

@@ -14,7 +14,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from mtlsctl.inventory.grammar import DURATION, MAX_ESTATE, MAX_PORT, MAX_SERVICE
 from mtlsctl.model.identifiers import LABEL
-from mtlsctl.model.topology import KeyAlgorithm
+from mtlsctl.model.topology import KeyAlgorithm, TrustModel
 
 _LABEL: Final = f"^{LABEL.pattern}$"
 _DURATION: Final = f"^{DURATION.pattern}$"
@@ -37,7 +37,12 @@ Duration = Annotated[
     Word, WithJsonSchema({"type": "string", "pattern": _DURATION, "title": "duration", "examples": ["90d", "12h"]})
 ]
 Key = Annotated[Word, WithJsonSchema({"type": "string", "enum": [one.value for one in KeyAlgorithm], "title": "key"})]
-TrustModelName = Annotated[Word, WithJsonSchema({"type": "string", "const": "service-ca", "title": "trust model"})]
+TrustModelName = Annotated[
+    Word, WithJsonSchema({"type": "string", "enum": [one.value for one in TrustModel], "title": "trust model"})
+]
+AuthorizeName = Annotated[
+    Word, WithJsonSchema({"type": "string", "enum": ["callers", "any-member"], "title": "authorize"})
+]
 BindName = Annotated[Word, WithJsonSchema({"type": "string", "enum": ["all", "host"], "title": "bind"})]
 Required = Annotated[Word, WithJsonSchema({"type": "string", "const": "required", "title": "client certificate"})]
 Protocol = Annotated[Word, WithJsonSchema({"enum": ["1.2", "1.3", 1.2, 1.3], "title": "TLS version"})]
@@ -74,10 +79,20 @@ class AuthorityWords(DefaultAuthorityWords):
 
 
 class TrustWords(_Part):
-    """What a listener trusts."""
+    """How a service's certificates are vouched for, and so what its peers trust."""
 
     model: TrustModelName = Field(
-        description="`service-ca`: each service has a small CA, and a listener trusts its callers' and no other."
+        description="`service-ca`: by a small CA of the service's own, so that what a listener trusts says who may "
+        "call. `shared-ca`: by one CA for all, so that listeners compare names besides. `pinned`: each signs itself, "
+        "and a renewal touches every peer."
+    )
+
+
+class EstateTrustWords(TrustWords):
+    """The trust model of the estate, and how the CA is made that the services of `shared-ca` have in common."""
+
+    certification_authority: AuthorityWords | None = Field(
+        None, description="The shared CA, in place of the defaults, key by key."
     )
 
 
@@ -119,6 +134,11 @@ class ListenerWords(_Part):
     bind: BindName = Field("all", description="`all` addresses of the host, or the `host` address only.")
     client_certificate: Required = Field("required", description="What is asked of a caller.")
     protocols: list[Protocol] = Field(["1.2", "1.3"], description="The TLS versions that are spoken.")
+    authorize: AuthorizeName = Field(
+        "callers",
+        description="Under a shared CA: the declared `callers` by name, or with `any-member` everybody that the CA "
+        "vouches for, for runtimes that cannot compare names.",
+    )
     callers: list[ServiceName] = Field([], description="The services that may call; everybody else is refused.")
 
 
@@ -137,6 +157,7 @@ class ServiceWords(_Part):
     addresses: Switch = Field("false", description="Whether the addresses of its hosts enter its certificates.")
     listen: Port | None = Field(None, description="Short form of one listener: its port.")
     bind: BindName | None = Field(None, description="Short form: where that listener is bound; `all` unless given.")
+    authorize: AuthorizeName | None = Field(None, description="Short form: who gets in under a shared CA.")
     callers: list[ServiceName] | None = Field(None, description="Short form: the services that may call that listener.")
     listeners: list[ListenerWords] | None = Field(None, description="Long form: several doors, or one with options.")
     settings: dict[str, SettingWord] | None = Field(
@@ -153,7 +174,9 @@ class InventoryWords(_Part):
     version: Version = Field(description="The version of this language.")
     name: EstateName = Field(description="The estate's name; it is part of every CA's subject.")
     defaults: DefaultsWords | None = Field(None, description="What services inherit unless they say otherwise.")
-    trust: TrustWords | None = Field(None, description="The trust model of the estate; `service-ca` unless given.")
+    trust: EstateTrustWords | None = Field(
+        None, description="The trust model of the estate; `service-ca` unless given."
+    )
     hosts: dict[Name, HostWords] = Field(description="The hosts by name.")
     services: dict[ServiceName, ServiceWords] = Field(description="The services by name.")
 

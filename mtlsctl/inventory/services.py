@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from mtlsctl.inventory import codes, grammar
@@ -13,7 +13,16 @@ from mtlsctl.inventory.source import Map, Seq
 from mtlsctl.inventory.words import map_of, seq_of
 from mtlsctl.model.identifiers import DnsId
 from mtlsctl.model.runtime import Role
-from mtlsctl.model.topology import MAIN, Bind, Caller, ClientCertificate, Listener, Service
+from mtlsctl.model.topology import (
+    MAIN,
+    Authorize,
+    Bind,
+    Caller,
+    ClientCertificate,
+    Listener,
+    Service,
+    TrustModel,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -38,7 +47,8 @@ _CLIENT_CERTIFICATE = grammar.choice(
     },
 )
 _BOTH = ("1.2", "1.3")
-_SHORT_FORM = ("listen", "callers", "bind")
+_AUTHORIZE = grammar.choice({one.value: one for one in Authorize})
+_SHORT_FORM = ("listen", "callers", "bind", "authorize")
 
 
 class Neighbours:
@@ -134,11 +144,12 @@ def read_services(
 
 def _read_service(subject: _Subject, estate: str, defaults: Policies) -> Service | None:
     words, node, name = subject.words, subject.node, subject.name
-    own = read_policies(words, map_of(node, "certificate"), map_of(node, "certification_authority"), defaults)
+    trust = read_trust(words, map_of(node, "trust"), defaults.trust)
+    inherited = defaults if trust is defaults.trust else replace(defaults, trust=trust)
+    own = read_policies(words, map_of(node, "certificate"), _own_authority(subject, trust), inherited)
     hosts = _hosts(subject)
     names = _names(subject, estate)
     listeners = _listeners(subject)
-    trust = read_trust(words, map_of(node, "trust"), defaults.trust)
     addresses = words.read(node, "addresses", grammar.switch, default=False)
     runtime = subject.runtime
     if runtime is None:
@@ -164,6 +175,19 @@ def _read_service(subject: _Subject, estate: str, defaults: Policies) -> Service
         trust=trust,
         span=words.problems.sources.span(subject.at, name),
     )
+
+
+def _own_authority(subject: _Subject, trust: TrustModel) -> Map | None:
+    """The words about the service's CA; under another trust model it has none, and they are refused."""
+    node = map_of(subject.node, "certification_authority")
+    if node is not None and trust is not TrustModel.SERVICE_CA:
+        at = subject.node.keys_at["certification_authority"]
+        message = f"`{subject.name}` has no CA of its own under `{trust}`"
+        advice = "the shared CA is described once, under the inventory's `trust: { certification_authority: ... }`"
+        remedy = advice if trust is TrustModel.SHARED_CA else None
+        subject.words.problems.add(codes.CONFLICTING_KEYS, message, at, "certification_authority", help=remedy)
+        return None
+    return node
 
 
 def _runtime(words: Words, node: Map, runtimes: Mapping[str, Runtime]) -> Runtime | None:
@@ -241,7 +265,7 @@ def _listeners(subject: _Subject) -> tuple[Listener, ...]:
 def _short_form(subject: _Subject) -> tuple[Listener, ...]:
     node, words = subject.node, subject.words
     if "listen" not in node:
-        for key in ("callers", "bind"):
+        for key in _SHORT_FORM[1:]:
             if key in node and "listen" not in node.lost and "listeners" not in node.lost:
                 message = f"`{subject.name}` has `{key}` and no `listen`"
                 advice = "say on which port it listens: `listen: 8443`"
@@ -250,10 +274,12 @@ def _short_form(subject: _Subject) -> tuple[Listener, ...]:
     port = words.read(node, "listen", grammar.port, None)
     at = node.values_at["listen"]
     bind = words.read(node, "bind", _BIND, Bind.ALL)
+    authorize = words.read(node, "authorize", _AUTHORIZE, Authorize.CALLERS)
     callers = _callers(subject, node, at)
     if port is None:
         return ()
-    return (Listener(port=port, bind=bind, callers=callers, span=words.problems.sources.span(at, str(port))),)
+    span = words.problems.sources.span(at, str(port))
+    return (Listener(port=port, bind=bind, authorize=authorize, callers=callers, span=span),)
 
 
 def _long_form(subject: _Subject, node: Map, count: int) -> Listener | None:
@@ -267,12 +293,19 @@ def _long_form(subject: _Subject, node: Map, count: int) -> Listener | None:
     bind = words.read(node, "bind", _BIND, Bind.ALL)
     mode = words.read(node, "client_certificate", _CLIENT_CERTIFICATE, ClientCertificate.REQUIRED)
     protocols = _protocols(words, node)
+    authorize = words.read(node, "authorize", _AUTHORIZE, Authorize.CALLERS)
     callers = _callers(subject, node, at)
     if port is None:
         return None
-    span = words.problems.sources.span(at, str(node["port"]))
     return Listener(
-        name=name, port=port, bind=bind, client_certificate=mode, protocols=protocols, callers=callers, span=span
+        name=name,
+        port=port,
+        bind=bind,
+        client_certificate=mode,
+        protocols=protocols,
+        authorize=authorize,
+        callers=callers,
+        span=words.problems.sources.span(at, str(node["port"])),
     )
 
 

@@ -63,7 +63,6 @@ _WORDS: Final = ListOf(each=WORD)
 _CALLERS: Final = ListOf(each=Word(unbuilt_mapping="a caller from outside"))
 _UNBUILT_KEYS: Final = {"keys": "choosing where keys are born"}
 _UNBUILT_PEERS: Final = {
-    "authorize": "authorising members of a shared CA",
     "identities": "checking identities",
     "forward_identity": "forwarding the caller's identity",
     "server_certificate": "a server certificate issued elsewhere",
@@ -83,6 +82,9 @@ AUTHORITY: Final = Record(
     fields={"key": WORD, "lifetime": WORD, "renew_before": WORD, "generation": WORD},
 )
 TRUST: Final = Record(what="trust", fields={"model": WORD}, required=("model",))
+ESTATE_TRUST: Final = Record(
+    what="trust", fields={"model": WORD, "certification_authority": AUTHORITY}, required=("model",)
+)
 DEFAULTS: Final = Record(
     what="defaults",
     fields={"certificate": CERTIFICATE, "certification_authority": DEFAULT_AUTHORITY},
@@ -111,6 +113,7 @@ LISTENER: Final = Record(
         "bind": WORD,
         "client_certificate": WORD,
         "protocols": _WORDS,
+        "authorize": WORD,
         "callers": _CALLERS,
     },
     required=("port",),
@@ -125,6 +128,7 @@ SERVICE: Final = Record(
         "addresses": WORD,
         "listen": WORD,
         "bind": WORD,
+        "authorize": WORD,
         "callers": _CALLERS,
         "listeners": ListOf(each=LISTENER),
         "settings": Named(each=Anything()),
@@ -147,7 +151,7 @@ INVENTORY: Final = Record(
         "version": WORD,
         "name": WORD,
         "defaults": DEFAULTS,
-        "trust": TRUST,
+        "trust": ESTATE_TRUST,
         "hosts": Named(each=HOST),
         "services": Named(each=SERVICE),
     },

@@ -12,14 +12,23 @@ if TYPE_CHECKING:
     from mtlsctl.model.topology import InstanceId, KeyAlgorithm
 
 
+SHARED = ""
+"""Stands where a service's name does: the CA that services share is nobody's own."""
+
+
 class AuthorityId(NamedTuple):
-    """One generation of a service's CA."""
+    """One generation of a service's CA, or of the shared one. Generation 0 is no CA: the leaf signs itself."""
 
     service: str
     generation: int
 
+    @property
+    def is_leaf(self) -> bool:
+        """Whether it stands for a leaf that signs itself."""
+        return self.generation == 0
+
     def __str__(self) -> str:
-        return f"{self.service} CA g{self.generation}"
+        return "itself" if self.is_leaf else f"{self.service or 'shared'} CA g{self.generation}"
 
 
 class CredentialId(NamedTuple):
@@ -43,7 +52,8 @@ class KeyUsage(StrEnum):
 class AuthorityProfile:
     """A CA to be made: self-signed, pathlen 0, names constrained (RFC 5280 section 4.2.1.10), critical.
 
-    `permitted_names` are dNSName subtrees. Addresses are unconstrained with `addresses`, else excluded.
+    `permitted_names` are dNSName subtrees; the shared CA has none and is not constrained. Addresses are unconstrained
+    with `addresses`, else excluded.
     """
 
     id: AuthorityId
@@ -67,6 +77,11 @@ class CertificateProfile:
     usages: frozenset[KeyUsage]
     key: KeyAlgorithm
     lifetime: timedelta
+
+    @property
+    def anchor(self) -> AuthorityId | CredentialId:
+        """What peers trust in order to believe this leaf: its CA, or itself."""
+        return self.id if self.authority.is_leaf else self.authority
 
     @property
     def presented_names(self) -> tuple[str, ...]:
@@ -108,5 +123,9 @@ class Credential:
 
 
 def common_name_of_authority(estate: str, authority: AuthorityId) -> str:
-    """`mail.calendar CA g2`: unique in each generation, short, the only RDN (it travels in each CertificateRequest)."""
-    return f"{authority.service}.{estate} CA g{authority.generation}"
+    """`mail.calendar CA g2`: unique in each generation, short, the only RDN (it travels in each CertificateRequest).
+
+    The shared CA has the estate's name alone: `calendar CA g1`.
+    """
+    owner = estate if authority.service == SHARED else f"{authority.service}.{estate}"
+    return f"{owner} CA g{authority.generation}"

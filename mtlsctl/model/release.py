@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mtlsctl.model.credential import AuthorityId, CredentialId
 from mtlsctl.model.topology import ClientCertificate, InstanceId, ListenerId, ProcessId, SettingValue
-from mtlsctl.model.trust import PeerPolicy
+from mtlsctl.model.trust import Member, PeerPolicy, TrustAnchor, anchor_order, in_order
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 class Socket(NamedTuple):
@@ -165,18 +165,37 @@ def recipe_from_json(data: Mapping[str, object], shared: SharedCallees | None = 
 
 
 def _policy_to_json(policy: PeerPolicy) -> dict[str, object]:
-    identifiers = policy.identifiers
+    members = policy.members
     return {
-        "anchors": [list(anchor) for anchor in sorted(policy.anchors)],
-        "identifiers": None if identifiers is None else sorted(str(i) for i in identifiers),
+        "anchors": [_anchor_to_json(anchor) for anchor in in_order(policy.anchors)],
+        "members": None if members is None else [_member_to_json(one) for one in sorted(members, key=_member_order)],
     }
 
 
+def _member_order(member: Member) -> tuple[object, ...]:
+    return member.service, anchor_order(member.anchor)
+
+
+def _member_to_json(member: Member) -> list[str | int]:
+    return [member.service, *_anchor_to_json(member.anchor)]
+
+
+def _anchor_to_json(anchor: TrustAnchor) -> list[str | int]:
+    """`[service, generation]` of a CA, `[service, host, sequence]` of a leaf."""
+    return list(anchor) if isinstance(anchor, AuthorityId) else [*anchor.instance, anchor.sequence]
+
+
+def _anchor_from_json(data: Sequence[Any]) -> TrustAnchor:
+    service, *host, number = data
+    return CredentialId(InstanceId(service, *host), number) if host else AuthorityId(service, number)
+
+
 def _policy_from_json(data: dict) -> PeerPolicy:  # type: ignore[type-arg]
-    if data["identifiers"] is not None:
-        msg = "peer policies with identifiers are not written yet"
-        raise ValueError(msg)
-    return PeerPolicy(anchors=frozenset(AuthorityId(*anchor) for anchor in data["anchors"]))
+    members = data["members"]
+    return PeerPolicy(
+        anchors=frozenset(map(_anchor_from_json, data["anchors"])),
+        members=None if members is None else frozenset(Member(_anchor_from_json(a), s) for s, *a in members),
+    )
 
 
 def _listener_to_json(served: ServedListener) -> dict[str, object]:

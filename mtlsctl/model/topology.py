@@ -77,6 +77,13 @@ class ClientCertificate(StrEnum):
     NONE = "none"
 
 
+class Authorize(StrEnum):
+    """Who gets in under anchors that vouch for more than the declared callers."""
+
+    CALLERS = "callers"
+    ANY_MEMBER = "any-member"
+
+
 class Bind(StrEnum):
     """Where a listener's socket is bound."""
 
@@ -169,6 +176,7 @@ class Listener:
     bind: Bind = Bind.ALL
     client_certificate: ClientCertificate = ClientCertificate.REQUIRED
     protocols: tuple[str, ...] = ("1.2", "1.3")
+    authorize: Authorize = Authorize.CALLERS
     callers: tuple[Caller, ...] = ()
     span: Span | None = field(default=None, compare=False)
 
@@ -203,13 +211,15 @@ class Service:
 class Inventory:
     """All that is declared. Every name in it resolves: hosts of services, callers of listeners.
 
-    `digest` is over the meaning (not the bytes) of the files that it came from.
+    `digest` is over the meaning (not the bytes) of the files that it came from. `shared_authority` says how the CA is
+    made that the services of trust model `shared-ca` have in common.
     """
 
     name: str
     hosts: Mapping[str, Host]
     services: Mapping[str, Service]
     digest: str
+    shared_authority: AuthorityPolicy = AuthorityPolicy()
 
     def edges(self) -> Iterator[tuple[Edge, Span | None]]:
         """Every declared call with the place that declares it, in the order of the inventory."""
@@ -218,6 +228,16 @@ class Inventory:
                 door = ListenerId(service.name, listener.name)
                 for caller in listener.callers:
                     yield Edge(caller.service, door), caller.span
+
+    def has_authority(self, owner: str) -> bool:
+        """Whether this service is to have a CA of its own; of no owner, whether any service is under the shared one."""
+        if owner:
+            return owner in self.services and self.services[owner].trust is TrustModel.SERVICE_CA
+        return any(service.trust is TrustModel.SHARED_CA for service in self.services.values())
+
+    def authority_policy(self, owner: str) -> AuthorityPolicy:
+        """How the CA of this service is made, or the shared one (which has no owner)."""
+        return self.services[owner].authority if owner else self.shared_authority
 
     def instances(self) -> Iterator[InstanceId]:
         for service in self.services.values():

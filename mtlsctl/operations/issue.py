@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 from mtlsctl.errors import DeliveryError, StateError
 from mtlsctl.failpoints import reach
+from mtlsctl.model.credential import AuthorityId
 from mtlsctl.model.plan import KeyOrigin
+from mtlsctl.model.trust import in_order
 from mtlsctl.operations.workspace import not_over_ssh_yet
 from mtlsctl.pki.inspect import parse_certificate
 from mtlsctl.pki.issue import Issuer, draft_authority, draft_certificate, lint, sign
-from mtlsctl.pki.keys import generate_key, load_private, private_der, private_pem, spki_sha256
+from mtlsctl.pki.keys import PublicKey, generate_key, load_private, private_der, private_pem, spki_sha256
 from mtlsctl.store.codes import SWAPPED_CERTIFICATE
 from mtlsctl.store.port import Intent
 
@@ -23,12 +25,12 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from mtlsctl.deliver.transport import Transport
-    from mtlsctl.model.credential import AuthorityId, AuthorityProfile, CertificateProfile
+    from mtlsctl.model.credential import AuthorityProfile, CertificateProfile, CredentialId
     from mtlsctl.model.plan import KeyRequest, Step
     from mtlsctl.model.state import State
     from mtlsctl.model.topology import InstanceId
     from mtlsctl.pki.issue import Draft
-    from mtlsctl.pki.keys import PrivateKey, PublicKey
+    from mtlsctl.pki.keys import PrivateKey
     from mtlsctl.pki.probes import ProbeDraft
     from mtlsctl.store.port import StateWriter
 
@@ -97,15 +99,17 @@ def issue_certificates(
     writer: StateWriter,
     profiles: Sequence[CertificateProfile],
     born: Mapping[InstanceId, PublicKey],
+    transports: Mapping[str, Transport],
     now: datetime,
 ) -> int:
     """Issue a leaf for every key that was born; gives how many. Raises before anything is signed when one is unfit."""
     asked = [profile for profile in profiles if profile.id.instance in born]
     if not asked:
         return 0
-    issuers = issuers_of(writer, {profile.authority for profile in asked})
+    issuers = issuers_of(writer, {profile.authority for profile in asked if not profile.authority.is_leaf})
     drafts = [
-        draft_certificate(profile, born[profile.id.instance], issuers[profile.authority], now=now) for profile in asked
+        draft_certificate(profile, born[profile.id.instance], issuers.get(profile.authority), now=now)
+        for profile in asked
     ]
     intents = [intent_of(draft) for draft in drafts]
     writer.record_intents(intents)
@@ -114,11 +118,17 @@ def issue_certificates(
     keys = signing_keys(writer, issuers)
     writer.record_signing(intents)
     reach("certificate.signing")
-    signed = [sign(draft, keys[draft.draft.profile.authority]) for draft in linted]
+    signed = [sign(one, keys.get(one.draft.profile.authority) or _own_key(one.draft, transports)) for one in linted]
     reach("certificate.signed")
     writer.add_credentials([(one.value, one.der) for one in signed])
     reach("certificate.recorded")
     return len(signed)
+
+
+def _own_key(draft: Draft[CertificateProfile], transports: Mapping[str, Transport]) -> PrivateKey:
+    """The key of a leaf that signs itself, from the host where it was born."""
+    instance = draft.profile.id.instance
+    return load_private(transports[instance.host].read_key(instance.service, spki_sha256(draft.unsigned.public_key)))
 
 
 def issuers_of(writer: StateWriter, wanted: Iterable[AuthorityId]) -> dict[AuthorityId, Issuer]:
@@ -132,22 +142,48 @@ def signing_keys(writer: StateWriter, wanted: Iterable[AuthorityId]) -> dict[Aut
     return {one: load_private(writer.authority_key(one)) for one in wanted}
 
 
-def prove_anchors(writer: StateWriter, state: State, steps: Iterable[Step]) -> None:
-    """Every CA that a release is to trust is the one whose key was sealed: its certificate may have been swapped.
+def prove_anchors(
+    writer: StateWriter, state: State, steps: Iterable[Step], transports: Mapping[str, Transport]
+) -> None:
+    """Every anchor that a release is to trust is of a key that is ours: its certificate may have been swapped.
 
-    Who can write the state, or offer another one, cannot seal a key. Raises SealedKeyError or StateError M3050.
+    Who can write the state, or offer another one, can neither seal a CA's key nor put a leaf's key on its host.
+    Raises SealedKeyError or StateError M3050.
     """
     recipes = [step.recipe for step in steps if step.recipe is not None]
     policies = [served.policy for recipe in recipes for served in recipe.listeners]
     policies += [callee.policy for recipe in recipes for callee in recipe.callees]
-    for anchor in sorted({anchor for policy in policies for anchor in policy.anchors}):
-        authority = state.authorities.get(anchor)
-        if authority is None or authority.key_destroyed:
-            continue  # about to be made, or ended together with every leaf of it
-        key = load_private(writer.authority_key(anchor)).public_key()
-        if parse_certificate(writer.certificate(anchor)).public_key != key:
+    for anchor in in_order({anchor for policy in policies for anchor in policy.anchors}):
+        is_ours = (
+            _is_sealed(writer, state, anchor)
+            if isinstance(anchor, AuthorityId)
+            else _is_on_its_host(writer, state, anchor, transports)
+        )
+        if not is_ours:
             raise StateError(
-                f"the certificate of {anchor} in the state is not of the key that was sealed with it",
+                f"the certificate of {anchor} in the state is not of the key that was made for it",
                 code=SWAPPED_CERTIFICATE,
                 help="somebody altered the state: restore a backup with `mtlsctl state restore FILE`",
             )
+
+
+def _is_sealed(writer: StateWriter, state: State, anchor: AuthorityId) -> bool:
+    authority = state.authorities.get(anchor)
+    if authority is None or authority.key_destroyed:
+        return True  # about to be made, or ended together with every leaf of it
+    return (
+        parse_certificate(writer.certificate(anchor)).public_key
+        == load_private(writer.authority_key(anchor)).public_key()
+    )
+
+
+def _is_on_its_host(
+    writer: StateWriter, state: State, anchor: CredentialId, transports: Mapping[str, Transport]
+) -> bool:
+    if anchor not in state.credentials or anchor.instance in state.keys_missing:
+        return True  # about to be made, or what is trusted has no key any more and is about to be replaced
+    transport = transports.get(anchor.instance.host)
+    public_key = parse_certificate(writer.certificate(anchor)).public_key
+    if transport is None or not isinstance(public_key, PublicKey):
+        return False
+    return transport.has_key(anchor.instance.service, spki_sha256(public_key))

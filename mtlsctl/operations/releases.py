@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mtlsctl.deliver.layout import CurrentPointer, FilePointer, StagedFile, StagedRelease
 from mtlsctl.failpoints import reach
 from mtlsctl.model.runtime import PointerKind
+from mtlsctl.pki.inspect import subject_text
 from mtlsctl.render.process import render_pointer
 from mtlsctl.render.release import Material, render_release
 from mtlsctl.store.port import ReleaseRecord
@@ -18,12 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from mtlsctl.deliver.layout import Pointer
-    from mtlsctl.model.credential import AuthorityId, Credential
+    from mtlsctl.model.credential import Credential
     from mtlsctl.model.plan import Step, StepId
     from mtlsctl.model.release import Recipe
     from mtlsctl.model.runtime import Runtime
     from mtlsctl.model.state import State
     from mtlsctl.model.topology import InstanceId, ProcessId
+    from mtlsctl.model.trust import TrustAnchor
     from mtlsctl.render.catalog import RuntimeFolder
     from mtlsctl.store.port import StateReader
 
@@ -37,7 +39,7 @@ class Rendered:
     record: ReleaseRecord
     credential: Credential
     issuer: bytes
-    anchors: Mapping[AuthorityId, bytes]
+    anchors: Mapping[TrustAnchor, bytes]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,28 +66,25 @@ class _Certificates:
     """DER by identifier, each read once."""
 
     def __init__(self, reader: StateReader) -> None:
-        self._read: Callable[[AuthorityId], bytes] = reader.certificate
-        self._leaf = reader.certificate
-        self._known: dict[AuthorityId, bytes] = {}
+        self._read: Callable[[TrustAnchor], bytes] = reader.certificate
+        self._known: dict[TrustAnchor, bytes] = {}
 
-    def authority(self, wanted: AuthorityId) -> bytes:
+    def of(self, wanted: TrustAnchor) -> bytes:
         if wanted not in self._known:
             self._known[wanted] = self._read(wanted)
         return self._known[wanted]
-
-    def leaf(self, credential: Credential) -> bytes:
-        return self._leaf(credential.id)
 
 
 def _render(recipe: Recipe, state: State, certificates: _Certificates, folder: RuntimeFolder) -> Rendered:
     credential = state.credentials[recipe.credential]
     policies = [served.policy for served in recipe.listeners] + [callee.policy for callee in recipe.callees]
-    anchors = {one: certificates.authority(one) for policy in policies for one in policy.anchors}
+    anchors = {one: certificates.of(one) for policy in policies for one in policy.anchors}
     material = Material(
-        chain=(certificates.leaf(credential),),
+        chain=(certificates.of(credential.id),),
         certificate_sha256=credential.certificate_sha256,
         spki_sha256=credential.spki_sha256,
         anchors=anchors,
+        subjects={one: subject_text(anchors[one]) for one in _naming(recipe)},
     )
     rendered = render_release(recipe, folder, material)
     reach("release.rendered")
@@ -99,9 +98,14 @@ def _render(recipe: Recipe, state: State, certificates: _Certificates, folder: R
         ),
         record=ReleaseRecord(release=rendered.release, release_digest=rendered.release_digest, recipe=recipe),
         credential=credential,
-        issuer=certificates.authority(credential.profile.authority),
+        issuer=certificates.of(credential.profile.anchor),
         anchors=anchors,
     )
+
+
+def _naming(recipe: Recipe) -> set[TrustAnchor]:
+    """The anchors under which members are let in by name."""
+    return {member.anchor for served in recipe.listeners for member in served.policy.members or ()}
 
 
 def pointer_path(runtime: Runtime, process: ProcessId) -> str:

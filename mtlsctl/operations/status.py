@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from mtlsctl.model.credential import AuthorityId, CertificationAuthority, Credential, CredentialId
     from mtlsctl.model.state import State
-    from mtlsctl.model.topology import InstanceId, Service
+    from mtlsctl.model.topology import InstanceId, Inventory, Service
     from mtlsctl.operations.workspace import Workspace
     from mtlsctl.store.port import Operation, Signature
 
@@ -72,7 +72,8 @@ class Status:
 
 def status(workspace: Workspace) -> Status:
     """Read the state; opens no key and no host. An inventory that cannot be read does not hide it."""
-    services, now = _declared(workspace), workspace.clock()
+    inventory, now = _declared(workspace), workspace.clock()
+    services = None if inventory is None else inventory.services
     with workspace.store(workspace.project.name) as store:
         state = store.snapshot()
         operations, signatures = store.operations(), store.signatures()
@@ -80,26 +81,26 @@ def status(workspace: Workspace) -> Status:
         state=state,
         now=now,
         operations=operations,
-        authorities=_authorities(services, state, now),
+        authorities=_authorities(inventory, state, now),
         certificates=_certificates(services, state, now),
         orphans=tuple(one for one in signatures if one.signed and not one.recorded),
         keys_missing=tuple(sorted(state.keys_missing & state.live.keys())),
     )
 
 
-def _declared(workspace: Workspace) -> Mapping[str, Service] | None:
+def _declared(workspace: Workspace) -> Inventory | None:
     try:
-        return workspace.load().inventory.services
+        return workspace.load().inventory
     except InventoryError:
         return None
 
 
-def _authorities(services: Mapping[str, Service] | None, state: State, now: datetime) -> tuple[AuthorityStatus, ...]:
+def _authorities(inventory: Inventory | None, state: State, now: datetime) -> tuple[AuthorityStatus, ...]:
     current, leaves = current_authorities(state), _leaves(state, now)
     return tuple(
         AuthorityStatus(
             authority=one,
-            standing=_standing_of_authority(one, services, current, now),
+            standing=_standing_of_authority(one, inventory, current, now),
             leaves=leaves.get(one.id, 0),
         )
         for one in sorted(state.authorities.values(), key=lambda one: one.id)
@@ -116,7 +117,7 @@ def _leaves(state: State, now: datetime) -> dict[AuthorityId, int]:
 
 def _standing_of_authority(
     one: CertificationAuthority,
-    services: Mapping[str, Service] | None,
+    inventory: Inventory | None,
     current: Mapping[str, CertificationAuthority],
     now: datetime,
 ) -> Standing:
@@ -124,12 +125,12 @@ def _standing_of_authority(
         return Standing.KEY_DESTROYED
     if now >= one.not_after:
         return Standing.EXPIRED
-    if current[one.id.service] is not one or (services is not None and one.id.service not in services):
+    if current[one.id.service] is not one or (inventory is not None and not inventory.has_authority(one.id.service)):
         return Standing.RETIRING
-    if services is None:
+    if inventory is None:
         renew_before = (one.not_after - one.not_before) / _AUTHORITY_SHARE
     else:
-        renew_before = services[one.id.service].authority.renew_before
+        renew_before = inventory.authority_policy(one.id.service).renew_before
     return _due_or_ok(one.not_after, renew_before, now)
 
 

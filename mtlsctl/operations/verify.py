@@ -192,7 +192,11 @@ def _places(applied: AppliedFiles, state: State, *, embedded: bool) -> Iterator[
         for served in recipe.listeners
         for socket in served.sockets
     }
-    listeners = [one for instance, recipe in recipes.items() for one in listeners_of(recipe, applied.files[instance])]
+    listeners = [
+        one
+        for instance, recipe in recipes.items()
+        for one in listeners_of(recipe, applied.files[instance], state.estate)
+    ]
     with EmbeddedServers(listeners) as servers:
 
         def place(endpoint: Endpoint) -> tuple[str, int]:
@@ -274,7 +278,7 @@ class _Identities:
         door = self.applied.of(probe.endpoint.instance) if self.embedded else None
         if isinstance(door, NotProbed):
             return door
-        if probe.caller is not None and probe.expected is Expectation.ALLOWED:
+        if probe.caller is not None and probe.expected is Expectation.ALLOWED and self._calls(probe.caller, probe):
             files = self.applied.of(probe.caller)
             path = f"servers/{bundle_name(probe.listener)}.pem"
             if isinstance(files, NotProbed):
@@ -283,9 +287,14 @@ class _Identities:
         live = self.state.live.get(probe.endpoint.instance)
         if live is None:
             return NotProbed(reason=f"{probe.endpoint.instance} is not applied yet")
-        authority = self.state.credentials[live.recipe.credential].profile.authority
+        anchor = self.state.credentials[live.recipe.credential].profile.anchor
         with self.lock:
-            return to_pem([self.store.certificate(authority)])
+            return to_pem([self.store.certificate(anchor)])
+
+    def _calls(self, caller: InstanceId, probe: Probe) -> bool:
+        """Whether it is declared to call, so that it holds what it believes; another member may only get in."""
+        live = self.state.live.get(caller)
+        return live is None or live.recipe.called(probe.listener) is not None
 
     def served(self, probe: Probe) -> Served | NotProbed:
         """By the live recipe; a listener without callers is to refuse every handshake, or to ask for no CA."""

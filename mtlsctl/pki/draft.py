@@ -164,15 +164,16 @@ def draft_authority(profile: AuthorityProfile, key: PrivateKey, *, now: datetime
 
 
 def draft_certificate(
-    profile: CertificateProfile, public_key: PublicKey, issuer: Issuer, *, now: datetime
+    profile: CertificateProfile, public_key: PublicKey, issuer: Issuer | None, *, now: datetime
 ) -> Draft[CertificateProfile]:
-    """A leaf that ends with its lifetime or with its CA, whichever comes first.
+    """A leaf that ends with its lifetime or with its CA, whichever comes first; without an issuer it signs itself.
 
     Raises PreflightError: M7102 when the CA cannot sign now, M7101 when a name cannot be written into a certificate.
     """
-    refuse_ended(issuer, now)
-    ca = issuer.parsed
-    validity = max(now - BACKDATED, ca.not_before), min(now + profile.lifetime, ca.not_after)
+    validity = now - BACKDATED, now + profile.lifetime
+    if issuer is not None:
+        refuse_ended(issuer, now)
+        validity = max(validity[0], issuer.parsed.not_before), min(validity[1], issuer.parsed.not_after)
     return Draft(
         profile=profile,
         unsigned=make_unsigned(
@@ -271,14 +272,19 @@ def name_of(common_name: str) -> x509.Name:
 
 
 def leaf_extensions(
-    profile: CertificateProfile, public_key: PublicKey, issuer: Issuer
+    profile: CertificateProfile, public_key: PublicKey, issuer: Issuer | None
 ) -> tuple[x509.Extension[x509.ExtensionType], ...]:
-    """What a leaf says besides subject and key; AKI is the issuer's SKI, copied (RFC 5280 section 4.2.1.1)."""
+    """What a leaf says besides subject and key; AKI is the issuer's SKI, copied (RFC 5280 section 4.2.1.1).
+
+    One that signs itself names its own: by it a peer finds the right one among several of the same subject.
+    """
+    identifier = x509.SubjectKeyIdentifier.from_public_key(public_key)
+    above = identifier if issuer is None else _identifier_of(issuer)
     return (
         *_fixed_leaf_extensions(profile.usages, encipherment=kind_of(public_key) is rsa.RSAPublicKey),
         _extension(x509.SubjectAlternativeName(_general_names(profile.presented_names, profile.addresses))),
-        _extension(x509.SubjectKeyIdentifier.from_public_key(public_key)),
-        _extension(_authority_key_identifier(issuer)),
+        _extension(identifier),
+        _extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(above)),
     )
 
 
@@ -318,11 +324,11 @@ def _general_names(names: Iterable[str], addresses: Iterable[str] = ()) -> list[
         raise PreflightError(f"a name cannot be written into a certificate: {error}", code=codes.LINT) from None
 
 
-def _authority_key_identifier(issuer: Issuer) -> x509.AuthorityKeyIdentifier:
-    identifier = issuer.parsed.subject_key_identifier
-    if identifier is None:
+def _identifier_of(issuer: Issuer) -> x509.SubjectKeyIdentifier:
+    digest = issuer.parsed.subject_key_identifier
+    if digest is None:
         raise PreflightError(f"{issuer.authority.id} has no subject key identifier", code=codes.LINT)
-    return x509.AuthorityKeyIdentifier(identifier, None, None)
+    return x509.SubjectKeyIdentifier(digest)
 
 
 def _key_usage(*, leaf: bool, encipherment: bool) -> x509.KeyUsage:

@@ -278,3 +278,14 @@ def _bare(constraint: str) -> str:
 def subject_der(certificate: bytes) -> bytes:
     """The DER of a certificate's subject, as a CertificateRequest names a CA (RFC 5246 section 7.4.4)."""
     return x509.load_der_x509_certificate(certificate).subject.public_bytes()
+
+
+def subject_text(certificate: bytes) -> str:
+    """A certificate's subject as one text (RFC 4514)."""
+    return x509.load_der_x509_certificate(certificate).subject.rfc4514_string()
+
+
+def issuer_and_subject(certificate: bytes) -> tuple[str, str]:
+    """Both names as texts (RFC 4514): compared as wholes they say which leaf of an anchor this is."""
+    parsed = x509.load_der_x509_certificate(certificate)
+    return parsed.issuer.rfc4514_string(), parsed.subject.rfc4514_string()

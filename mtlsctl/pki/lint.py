@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, SignatureAlgorithmOID
 
 from mtlsctl.errors import PreflightError
-from mtlsctl.model.credential import AuthorityProfile, CertificateProfile, KeyUsage
+from mtlsctl.model.credential import SHARED, AuthorityProfile, CertificateProfile, KeyUsage
 from mtlsctl.model.identifiers import LABEL, DnsId, InvalidIdentifier
 from mtlsctl.pki import codes
 from mtlsctl.pki.draft import BACKDATED, EVERY_NETWORK, Draft, P, Unsigned
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _MAX_SERIAL_BITS = 159
 _AUTHORITY_NAME = re.compile(rf"{LABEL.pattern}\.{LABEL.pattern} CA g[1-9][0-9]*")
+_SHARED_NAME = re.compile(rf"{LABEL.pattern} CA g[1-9][0-9]*")
 
 _AUTHORITY_EXTENSIONS = {
     ExtensionOID.BASIC_CONSTRAINTS: True,
@@ -133,15 +134,22 @@ def _bytes_findings(twin: Parsed, unsigned: Unsigned) -> Iterator[str]:
 
 def _name_findings(twin: Parsed, unsigned: Unsigned, profile: AuthorityProfile | CertificateProfile) -> Iterator[str]:
     subject, common_names = twin.subject, twin.common_names
-    grammar = _AUTHORITY_NAME if isinstance(profile, AuthorityProfile) else LABEL
     if len(subject.rdns) != 1 or common_names != (profile.common_name,) or len(list(subject)) != 1:
         yield f"its subject is not the common name `{profile.common_name}` alone"
+    grammar, shape = _shape_of_name(profile)
     if not all(grammar.fullmatch(name) for name in common_names):
-        shape = "`<service>.<estate> CA g<n>`" if isinstance(profile, AuthorityProfile) else "a service's name"
         yield f"its common name is not {shape}"
     expected = subject if unsigned.issuer is None else unsigned.issuer.parsed.subject
     if twin.issuer != expected:
         yield "its issuer is not the subject of the CA that signs it"
+
+
+def _shape_of_name(profile: AuthorityProfile | CertificateProfile) -> tuple[re.Pattern[str], str]:
+    if isinstance(profile, CertificateProfile):
+        return LABEL, "a service's name"
+    if profile.id.service == SHARED:
+        return _SHARED_NAME, "`<estate> CA g<n>`"
+    return _AUTHORITY_NAME, "`<service>.<estate> CA g<n>`"
 
 
 def _validity_findings(twin: Parsed, unsigned: Unsigned, lifetime: timedelta) -> Iterator[str]:
@@ -195,12 +203,16 @@ def _authority_rules(
     twin: Parsed, _unsigned: Unsigned, profile: AuthorityProfile | CertificateProfile
 ) -> Iterator[str]:
     assert isinstance(profile, AuthorityProfile)  # noqa: S101  chosen by its type
-    yield from _extension_findings(twin, _AUTHORITY_EXTENSIONS)
+    expected = dict(_AUTHORITY_EXTENSIONS)
+    if profile.id.service == SHARED:
+        del expected[ExtensionOID.NAME_CONSTRAINTS]
+    yield from _extension_findings(twin, expected)
     if not twin.is_ca or twin.path_length != 0:
         yield "it is not a CA of path length 0"
     if twin.key_usages != {"key_cert_sign", "crl_sign"}:
         yield "its key usage is not keyCertSign and cRLSign alone"
-    yield from _constraint_findings(twin, profile)
+    if profile.id.service != SHARED:
+        yield from _constraint_findings(twin, profile)
 
 
 def _constraint_findings(twin: Parsed, profile: AuthorityProfile) -> Iterator[str]:
@@ -224,10 +236,14 @@ def _leaf_rules(twin: Parsed, unsigned: Unsigned, profile: AuthorityProfile | Ce
         yield "its key usage is not what its kind of key needs in a handshake"
     if not twin.usage_oids or {_USAGES.get(oid) for oid in twin.usage_oids} != profile.usages:
         yield "its extended key usages are not exactly those that its edges need, at least one"
-    if unsigned.issuer is not None and unsigned.issuer.authority.id != profile.authority:
-        yield f"it would be signed by {unsigned.issuer.authority.id} instead of {profile.authority}"
     yield from _presented_findings(twin, profile)
-    yield from issuer_findings(twin, unsigned.issuer.parsed if unsigned.issuer else None)
+    if unsigned.issuer is None:
+        if not profile.authority.is_leaf:
+            yield f"it would sign itself instead of being signed by {profile.authority}"
+        return
+    if unsigned.issuer.authority.id != profile.authority:
+        yield f"it would be signed by {unsigned.issuer.authority.id} instead of {profile.authority}"
+    yield from issuer_findings(twin, unsigned.issuer.parsed)
 
 
 def _presented_findings(twin: Parsed, profile: CertificateProfile) -> Iterator[str]:
@@ -250,11 +266,8 @@ def _is_dns_id(name: str) -> bool:
         return False
 
 
-def issuer_findings(leaf: Parsed, issuer: Parsed | None) -> Iterator[str]:
+def issuer_findings(leaf: Parsed, issuer: Parsed) -> Iterator[str]:
     """What keeps an issuer from vouching for a leaf, signature and dates aside (RFC 5280 section 6.1.4)."""
-    if issuer is None:
-        yield "a leaf does not sign itself"
-        return
     if not issuer.is_ca or "key_cert_sign" not in issuer.key_usages:
         yield "its issuer is not a CA that may sign certificates"
     constraints = issuer.constraints

@@ -13,10 +13,11 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from mtlsctl.errors import PreflightError
+from mtlsctl.model.credential import CredentialId
 from mtlsctl.model.identifiers import DnsId, InvalidIdentifier
 from mtlsctl.model.secret import Secret
 from mtlsctl.model.topology import MAIN, ClientCertificate
-from mtlsctl.model.trust import NAME_BYTES_LIMIT, NAME_BYTES_WARN
+from mtlsctl.model.trust import NAME_BYTES_LIMIT, NAME_BYTES_WARN, in_order
 from mtlsctl.pki import codes
 from mtlsctl.pki.inspect import parse_certificate
 from mtlsctl.pki.keys import load_private, spki_sha256
@@ -25,11 +26,13 @@ from mtlsctl.pki.stores import parse_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from collections.abc import Set as AbstractSet
     from datetime import datetime
 
-    from mtlsctl.model.credential import AuthorityId, Credential
+    from mtlsctl.model.credential import Credential
     from mtlsctl.model.release import Recipe
     from mtlsctl.model.topology import ListenerId
+    from mtlsctl.model.trust import TrustAnchor
     from mtlsctl.pki.inspect import Parsed
 
 CHAIN_FILE = "tls.crt"
@@ -53,7 +56,7 @@ class Expected:
 
     recipe: Recipe
     credential: Credential
-    anchors: Mapping[AuthorityId, bytes]
+    anchors: Mapping[TrustAnchor, bytes]
     issuer: bytes
     now: datetime
     is_presented: bool
@@ -64,7 +67,7 @@ def preflight(
     *,
     recipe: Recipe,
     credential: Credential,
-    anchors: Mapping[AuthorityId, bytes],
+    anchors: Mapping[TrustAnchor, bytes],
     issuer: bytes,
     now: datetime,
     is_presented: bool = False,
@@ -92,7 +95,7 @@ def preflight(
     return (*_budget_warnings(files, bundles), *_ended_anchors(expected, bundles), *_ended_leaf(expected))
 
 
-def expected_bundles(recipe: Recipe) -> dict[str, frozenset[AuthorityId]]:
+def expected_bundles(recipe: Recipe) -> dict[str, frozenset[TrustAnchor]]:
     """Every PEM bundle that a release of this recipe holds, and the anchors in it; a door without callers has none."""
     clients = {
         f"clients/{served.name}.pem": served.policy.anchors
@@ -122,7 +125,7 @@ def _identity_findings(files: Mapping[str, tuple[bytes, int]], expected: Expecte
     leaf = chain[0]
     yield from _key_findings(files[KEY_FILE][0], leaf)
     yield from _credential_findings(leaf, expected.credential)
-    yield from _chain_findings(chain, issuer)
+    yield from _chain_findings(chain, issuer, signs_itself=expected.credential.profile.authority.is_leaf)
     yield from _date_findings(leaf, issuer, expected)
     yield from _name_findings(leaf, expected.recipe)
     yield from _usage_findings(leaf, expected.recipe)
@@ -145,11 +148,11 @@ def _credential_findings(leaf: Parsed, credential: Credential) -> Iterator[Findi
         yield Finding(codes.KEY_MISMATCH, f"{CHAIN_FILE} holds another key than {credential.id} was issued for")
 
 
-def _chain_findings(chain: list[Parsed], issuer: Parsed) -> Iterator[Finding]:
+def _chain_findings(chain: list[Parsed], issuer: Parsed, *, signs_itself: bool) -> Iterator[Finding]:
     leaf = chain[0]
     if len(chain) != 1:
         yield Finding(codes.CHAIN, f"{CHAIN_FILE} holds {len(chain)} certificates; the leaf alone leads to its CA")
-    if leaf.is_ca or leaf.subject == leaf.issuer:
+    if leaf.is_ca or (leaf.subject == leaf.issuer) is not signs_itself:
         yield Finding(codes.CHAIN, f"{CHAIN_FILE} does not begin with an end entity")
     try:
         leaf.certificate.verify_directly_issued_by(issuer.certificate)
@@ -158,7 +161,8 @@ def _chain_findings(chain: list[Parsed], issuer: Parsed) -> Iterator[Finding]:
     authority = leaf.authority_key_identifier
     if authority is None or authority.key_identifier != issuer.subject_key_identifier:
         yield Finding(codes.CHAIN, f"{CHAIN_FILE} does not carry its CA's key identifier")
-    yield from (Finding(codes.CHAIN, f"{CHAIN_FILE}: {text}") for text in issuer_findings(leaf, issuer))
+    if not signs_itself:
+        yield from (Finding(codes.CHAIN, f"{CHAIN_FILE}: {text}") for text in issuer_findings(leaf, issuer))
 
 
 def _date_findings(leaf: Parsed, issuer: Parsed, expected: Expected) -> Iterator[Finding]:
@@ -194,7 +198,7 @@ def _usage_findings(leaf: Parsed, recipe: Recipe) -> Iterator[Finding]:
 
 
 def _bundle_findings(
-    files: Mapping[str, tuple[bytes, int]], expected: Expected, bundles: Mapping[str, frozenset[AuthorityId]]
+    files: Mapping[str, tuple[bytes, int]], expected: Expected, bundles: Mapping[str, frozenset[TrustAnchor]]
 ) -> Iterator[Finding]:
     present = {path for path in files if path.endswith(".pem")}
     for path in sorted(bundles.keys() - present):
@@ -206,7 +210,7 @@ def _bundle_findings(
 
 
 def _anchor_findings(
-    path: str, pem: bytes, policy: frozenset[AuthorityId], anchors: Mapping[AuthorityId, bytes]
+    path: str, pem: bytes, policy: frozenset[TrustAnchor], anchors: Mapping[TrustAnchor, bytes]
 ) -> Iterator[Finding]:
     try:
         found = parse_bundle(pem)
@@ -214,25 +218,28 @@ def _anchor_findings(
         yield Finding(codes.BUNDLE, f"{path}: {error.message}")
         return
     held, wanted = set(found), {anchors.get(anchor): anchor for anchor in policy}
-    for anchor in sorted(anchor for der, anchor in wanted.items() if der not in held):
+    for anchor in in_order(anchor for der, anchor in wanted.items() if der not in held):
         yield Finding(codes.BUNDLE, f"{path} lacks {anchor}")
     if not held <= wanted.keys():
         yield Finding(codes.BUNDLE, f"{path} trusts a certificate that no edge declares")
     if len(found) != len(held):
         yield Finding(codes.BUNDLE, f"{path} holds a certificate twice")
-    yield from _authority_findings(path, found)
+    pinned = {der for der, anchor in wanted.items() if isinstance(anchor, CredentialId)}
+    yield from _self_signed_findings(path, found, pinned)
 
 
-def _authority_findings(path: str, found: tuple[bytes, ...]) -> Iterator[Finding]:
-    """Anchors are self-signed CAs that have a key identifier; anything else is chosen wrongly by some TLS stack."""
+def _self_signed_findings(path: str, found: tuple[bytes, ...], pinned: AbstractSet[bytes | None]) -> Iterator[Finding]:
+    """Anchors sign themselves and have a key identifier; anything else is chosen wrongly by some TLS stack."""
     for der in found:
         try:
             anchor = parse_certificate(der)
         except PreflightError as error:
             yield Finding(codes.BUNDLE, f"{path}: {error.message}")
             continue
-        if not anchor.is_ca or anchor.subject != anchor.issuer or anchor.subject_key_identifier is None:
-            yield Finding(codes.BUNDLE, f"{path} holds a certificate that is not a self-signed CA")
+        is_meant = anchor.is_ca is not (der in pinned)
+        if not is_meant or anchor.subject != anchor.issuer or anchor.subject_key_identifier is None:
+            kind = "leaf" if der in pinned else "CA"
+            yield Finding(codes.BUNDLE, f"{path} holds a certificate that is not a self-signed {kind}")
 
 
 def _mode_findings(files: Mapping[str, tuple[bytes, int]]) -> Iterator[Finding]:
@@ -251,7 +258,7 @@ def _secret_findings(files: Mapping[str, tuple[bytes, int]]) -> Iterator[Finding
 
 
 def _budget_findings(
-    files: Mapping[str, tuple[bytes, int]], bundles: Mapping[str, frozenset[AuthorityId]]
+    files: Mapping[str, tuple[bytes, int]], bundles: Mapping[str, frozenset[TrustAnchor]]
 ) -> Iterator[Finding]:
     for path, size in _name_sizes(files, bundles):
         if size > NAME_BYTES_LIMIT:
@@ -262,7 +269,7 @@ def _budget_findings(
 
 
 def _budget_warnings(
-    files: Mapping[str, tuple[bytes, int]], bundles: Mapping[str, frozenset[AuthorityId]]
+    files: Mapping[str, tuple[bytes, int]], bundles: Mapping[str, frozenset[TrustAnchor]]
 ) -> Iterator[str]:
     for path, size in _name_sizes(files, bundles):
         if size > NAME_BYTES_WARN:
@@ -270,7 +277,7 @@ def _budget_warnings(
 
 
 def _name_sizes(
-    files: Mapping[str, tuple[bytes, int]], bundles: Mapping[str, frozenset[AuthorityId]]
+    files: Mapping[str, tuple[bytes, int]], bundles: Mapping[str, frozenset[TrustAnchor]]
 ) -> Iterator[tuple[str, int]]:
     """What each listener's CA names add to a CertificateRequest: the DER name and two bytes of length for each."""
     for path in sorted(bundles.keys() & files.keys()):
@@ -292,10 +299,10 @@ def _name_size(der: bytes) -> int:
         return 0
 
 
-def _ended_anchors(expected: Expected, bundles: Mapping[str, frozenset[AuthorityId]]) -> Iterator[str]:
+def _ended_anchors(expected: Expected, bundles: Mapping[str, frozenset[TrustAnchor]]) -> Iterator[str]:
     """Java goes on believing an anchor that has ended, all others do not: worth a word, and no reason to stop."""
     for path, policy in sorted(bundles.items()):
-        for anchor in sorted(policy):
+        for anchor in in_order(policy):
             end = parse_certificate(expected.anchors[anchor]).not_after
             if end <= expected.now:
                 yield f"{path}: {anchor} ended on {end:%Y-%m-%d}"

@@ -21,11 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What a leaf has to carry. `transitional_names` are old names that live callers still check."""
+    """What a leaf has to carry. `transitional_names` are old names that live callers still check.
+
+    `authority_ends` is None for a leaf that signs itself.
+    """
 
     instance: InstanceId
     authority: AuthorityId
-    authority_ends: datetime
+    authority_ends: datetime | None
     names: tuple[str, ...]
     transitional_names: tuple[str, ...]
     addresses: tuple[str, ...]

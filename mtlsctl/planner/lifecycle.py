@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mtlsctl.model.credential import (
+    SHARED,
     AuthorityId,
     AuthorityProfile,
     CertificateProfile,
@@ -15,18 +16,28 @@ from mtlsctl.model.credential import (
 from mtlsctl.model.plan import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from datetime import datetime
 
     from mtlsctl.model.credential import CertificationAuthority, Credential
     from mtlsctl.model.state import State
-    from mtlsctl.model.topology import InstanceId, Service
+    from mtlsctl.model.topology import AuthorityPolicy, InstanceId
     from mtlsctl.planner.identities import Wanted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WantedAuthority:
+    """A CA as the inventory asks for it: whose it is (or SHARED), and what every name under it has to fit into."""
+
+    owner: str
+    policy: AuthorityPolicy
+    names: tuple[str, ...] = ()
+    addresses: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuthorityDecision:
-    """The CA that a service is to have: an existing one, or `profile` with the reasons to make it."""
+    """The CA that is to sign: an existing one, or `profile` with the reasons to make it."""
 
     id: AuthorityId
     not_after: datetime
@@ -47,7 +58,7 @@ class CredentialDecision:
 
 
 def current_authorities(state: State) -> dict[str, CertificationAuthority]:
-    """The newest CA of each service that can still sign."""
+    """By owner the newest CA that can still sign."""
     newest: dict[str, CertificationAuthority] = {}
     for authority in state.authorities.values():
         known = newest.get(authority.id.service)
@@ -72,45 +83,42 @@ def newest_credentials(state: State) -> dict[InstanceId, Credential]:
 
 
 def decide_authority(
-    service: Service,
-    names: Iterable[str],
-    current: CertificationAuthority | None,
-    state: State,
-    now: datetime,
-    *,
-    renew: bool,
+    wanted: WantedAuthority, current: CertificationAuthority | None, state: State, now: datetime, *, renew: bool
 ) -> AuthorityDecision:
-    """Keep the CA or make its next generation; `names` are all that its leaves will carry."""
-    wanted = tuple(names)
+    """Keep the CA or make its next generation."""
     if current is not None:
-        reasons = tuple(_authority_reasons(service, wanted, current, now, renew=renew))
+        reasons = tuple(_authority_reasons(wanted, current, now, renew=renew))
         if not reasons:
             return AuthorityDecision(id=current.id, not_after=current.not_after, profile=None)
+    elif wanted.owner == SHARED:
+        reasons = (Reason.FIRST_MEMBER,)
+    elif any(live.recipe.instance.service == wanted.owner for live in state.live.values()):
+        reasons = (Reason.TRUST_MODEL_CHANGED,)
     else:
         reasons = (Reason.NEW_SERVICE,)
-    generation = max(service.authority.generation, state.generations.get(service.name, 0) + 1)
-    authority = AuthorityId(service.name, generation)
+    generation = max(wanted.policy.generation, state.generations.get(wanted.owner, 0) + 1)
+    authority = AuthorityId(wanted.owner, generation)
     profile = AuthorityProfile(
         id=authority,
         common_name=common_name_of_authority(state.estate, authority),
-        key=service.authority.key,
-        lifetime=service.authority.lifetime,
-        permitted_names=wanted,
-        addresses=service.addresses,
+        key=wanted.policy.key,
+        lifetime=wanted.policy.lifetime,
+        permitted_names=wanted.names,
+        addresses=wanted.addresses,
     )
     return AuthorityDecision(id=authority, not_after=now + profile.lifetime, profile=profile, reasons=reasons)
 
 
 def _authority_reasons(
-    service: Service, names: tuple[str, ...], current: CertificationAuthority, now: datetime, *, renew: bool
+    wanted: WantedAuthority, current: CertificationAuthority, now: datetime, *, renew: bool
 ) -> Iterator[Reason]:
-    policy, profile = service.authority, current.profile
+    policy, profile, names = wanted.policy, current.profile, wanted.names
     if policy.generation > current.id.generation:
         yield Reason.GENERATION_ASKED
     if policy.key != profile.key:
         yield Reason.KEY_ALGORITHM_CHANGED
     outside = any(not _is_permitted(name, profile.permitted_names) for name in names)
-    if outside or (service.addresses and not profile.addresses):
+    if outside or (wanted.addresses and not profile.addresses):
         yield Reason.NAME_OUTSIDE_CONSTRAINTS
     if renew and now >= current.not_after - policy.renew_before:
         yield Reason.CA_ENDS
@@ -150,7 +158,9 @@ def decide_credential(
     return CredentialDecision(
         id=profile.id,
         presented_names=profile.presented_names,
-        not_after=min(now + profile.lifetime, wanted.authority_ends),
+        not_after=now + profile.lifetime
+        if wanted.authority_ends is None
+        else min(now + profile.lifetime, wanted.authority_ends),
         profile=profile,
         before=newest,
         reasons=reasons,
@@ -166,7 +176,9 @@ def _credential_reasons(
     have = newest.profile
     if wanted.instance in state.keys_missing:
         yield Reason.KEY_MISSING
-    if have.authority != wanted.authority:
+    if have.authority.service != wanted.authority.service or have.authority.is_leaf is not wanted.authority.is_leaf:
+        yield Reason.TRUST_MODEL_CHANGED
+    elif have.authority != wanted.authority:
         yield Reason.CA_ROTATED
     if _names_differ(wanted, newest):
         yield Reason.NAMES_CHANGED

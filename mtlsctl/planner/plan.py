@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from mtlsctl.model.credential import SHARED, AuthorityId
 from mtlsctl.model.diagnostic import Severity
 from mtlsctl.model.plan import TIME_CAUSED, AuthorityChange, CertificateChange, Due, KeyOrigin, KeyRequest, Op, Plan
 from mtlsctl.model.release import canonical_digest
-from mtlsctl.model.topology import DirectoryHost
+from mtlsctl.model.topology import DirectoryHost, TrustModel
 from mtlsctl.planner.diff import SERVED_NAMES, access_changes, service_changes
 from mtlsctl.planner.identities import (
     Wanted,
@@ -21,6 +22,7 @@ from mtlsctl.planner.identities import (
     usages_of,
 )
 from mtlsctl.planner.lifecycle import (
+    WantedAuthority,
     current_authorities,
     decide_authority,
     decide_credential,
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
     from mtlsctl.model.trust import TrustAnchor
     from mtlsctl.planner.lifecycle import AuthorityDecision, CredentialDecision
 
-_GENERATION = re.compile(r"(?<= CA) g[0-9]+")
+_NUMBER = re.compile(r"(?<= CA) g[0-9]+|(?<=[a-z0-9])#[0-9]+")
 
 
 def make_plan(inventory: Inventory, state: State, runtimes: Mapping[str, Runtime], now: datetime) -> Plan:
@@ -148,16 +150,31 @@ def _decide_authorities(
 ) -> dict[str, AuthorityDecision]:
     current = current_authorities(state)
     return {
-        service.name: decide_authority(
-            service,
-            (*_names(service), *_transitional(service, checked)),
-            current.get(service.name),
-            state,
-            now,
-            renew=renew,
-        )
-        for service in inventory.services.values()
+        wanted.owner: decide_authority(wanted, current.get(wanted.owner), state, now, renew=renew)
+        for wanted in _wanted_authorities(inventory, checked)
     }
+
+
+def _wanted_authorities(inventory: Inventory, checked: Mapping[str, set[str]]) -> Iterator[WantedAuthority]:
+    services = inventory.services.values()
+    for service in services:
+        if service.trust is TrustModel.SERVICE_CA:
+            yield WantedAuthority(
+                owner=service.name,
+                policy=service.authority,
+                names=(*_names(service), *_transitional(service, checked)),
+                addresses=service.addresses,
+            )
+    if inventory.has_authority(SHARED):
+        yield WantedAuthority(owner=SHARED, policy=inventory.shared_authority)
+
+
+def _issuer_of(service: Service, authorities: Mapping[str, AuthorityDecision]) -> tuple[AuthorityId, datetime | None]:
+    """Who signs a service's leaves, and when that CA ends."""
+    if service.trust is TrustModel.PINNED:
+        return AuthorityId(service.name, 0), None
+    decision = authorities[SHARED if service.trust is TrustModel.SHARED_CA else service.name]
+    return decision.id, decision.not_after
 
 
 def _decide_credentials(
@@ -173,12 +190,12 @@ def _decide_credentials(
     newest = newest_credentials(state)
     decisions: dict[InstanceId, CredentialDecision] = {}
     for service in inventory.services.values():
-        authority, usages = authorities[service.name], usages_of(service, calls.get(service.name, []))
+        (authority, ends), usages = _issuer_of(service, authorities), usages_of(service, calls.get(service.name, []))
         for instance in service.instances:
             wanted = Wanted(
                 instance=instance,
-                authority=authority.id,
-                authority_ends=authority.not_after,
+                authority=authority,
+                authority_ends=ends,
                 names=_names(service),
                 transitional_names=_transitional(service, checked),
                 addresses=addresses_of(service, inventory.hosts[instance.host]),
@@ -230,8 +247,8 @@ def _has_new_face(decision: CredentialDecision, live: Mapping[InstanceId, Recipe
     new = decision.profile or (decision.before.profile if decision.before else None)
     if old is None or new is None:
         return True
-    return (old.profile.authority, set(old.profile.presented_names), old.profile.usages) != (
-        new.authority,
+    return (old.profile.anchor, set(old.profile.presented_names), old.profile.usages) != (
+        new.anchor,
         set(new.presented_names),
         new.usages,
     )
@@ -244,9 +261,10 @@ def _findings(
     course: _Course,
     live: Mapping[InstanceId, Recipe],
 ) -> Iterator[Diagnostic]:
+    models = {service.name: service.trust for service in inventory.services.values()}
     for service in inventory.services.values():
         callees = (called.name for called, _ in course.calls.get(service.name, ()))
-        yield from enforcement_refusals(service, runtimes[service.runtime], callees)
+        yield from enforcement_refusals(service, runtimes[service.runtime], callees, models)
     for name, recipe in _widest(inventory, course).items():
         yield from budget_findings(state.estate, recipe, inventory.services[name].span)
     yield from process_refusals(inventory, course.desired)
@@ -324,8 +342,8 @@ def _next_due(course: _Course, inventory: Inventory) -> Due | None:
         for instance, one in course.credentials.items()
     )
     authorities = (
-        Due(subject=str(one.id), at=one.not_after - inventory.services[service].authority.renew_before)
-        for service, one in course.authorities.items()
+        Due(subject=str(one.id), at=one.not_after - inventory.authority_policy(owner).renew_before)
+        for owner, one in course.authorities.items()
     )
     return min((*leaves, *authorities), key=lambda due: (due.at, due.subject), default=None)
 
@@ -379,5 +397,5 @@ def _certificate_cause(change: CertificateChange) -> list[Any]:
 
 def _service_cause(change: ServiceChange) -> list[Any]:
     """Empty for an instance that a renewal rids of a leftover name, and nothing else changes."""
-    details = [_GENERATION.sub("", one) for one in change.details if not one.startswith(SERVED_NAMES)]
+    details = [_NUMBER.sub("", one) for one in change.details if not one.startswith(SERVED_NAMES)]
     return [change.op, *change.instance, *details] if details or change.op is not Op.CHANGE else []

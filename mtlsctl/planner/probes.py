@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mtlsctl.model.probe import Expectation, Presented, Probe
 from mtlsctl.model.release import Endpoint
-from mtlsctl.model.topology import InstanceId, ListenerId
+from mtlsctl.model.topology import Authorize, InstanceId, ListenerId, TrustModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -20,6 +20,9 @@ ALL_PAIRS = 10_000
 """Up to this many probes all pairs are tried; above it all declared calls and an even sample of the rest."""
 
 CRAFTED = (Presented.NO_CERTIFICATE, Presented.FOREIGN_CA, Presented.EXPIRED, Presented.WRONG_USAGE)
+_BY_A_CA = frozenset({Presented.EXPIRED, Presented.WRONG_USAGE})
+"""What only the imitated caller's CA can sign. A leaf that signs itself is trusted to the byte; any other is foreign"""
+
 QUICK = (Presented.NO_CERTIFICATE,)
 PROTOCOLS = ("1.2", "1.3")
 
@@ -86,9 +89,19 @@ def _doors(inventory: Inventory) -> Iterator[_Door]:
 
 
 def _declared(inventory: Inventory, door: _Door) -> Iterator[Probe]:
-    for caller in door.listener.callers:
-        for instance in inventory.services[caller.service].instances:
+    for caller in _welcome(inventory, door):
+        for instance in inventory.services[caller].instances:
             yield _probe(door, Presented.DELIVERED, instance, Expectation.ALLOWED)
+
+
+def _welcome(inventory: Inventory, door: _Door) -> list[str]:
+    """Declared callers; with `authorize: any-member` all that the CAs of these vouch for."""
+    callers = [caller.service for caller in door.listener.callers]
+    is_shared = any(inventory.services[caller].trust is TrustModel.SHARED_CA for caller in callers)
+    if door.listener.authorize is Authorize.CALLERS or not is_shared:
+        return callers
+    members = [one.name for one in inventory.services.values() if one.trust is TrustModel.SHARED_CA]
+    return list(dict.fromkeys([*callers, *(one for one in members if one != door.service.name)]))
 
 
 def _once(door: _Door) -> Iterator[Probe]:
@@ -136,14 +149,24 @@ def _refused(inventory: Inventory, kinds: tuple[Presented, ...]) -> Iterator[_Re
     for place, instance in enumerate(everybody):
         places[instance.service].append(place)
     for door in _doors(inventory):
-        callers = [caller.service for caller in door.listener.callers]
+        callers = _welcome(inventory, door)
+        imitated = _imitated(inventory, door, callers)
+        signs_itself = inventory.services[imitated.service].trust is TrustModel.PINNED
         yield _Refused(
             door=door,
             everybody=everybody,
             welcome=tuple(sorted(place for service in {*callers, door.service.name} for place in places[service])),
-            kinds=kinds,
-            imitated=inventory.services[callers[0]].instances[0] if callers else door.endpoint.instance,
+            kinds=tuple(kind for kind in kinds if kind not in _BY_A_CA) if signs_itself else kinds,
+            imitated=imitated,
         )
+
+
+def _imitated(inventory: Inventory, door: _Door, callers: list[str]) -> InstanceId:
+    """Whom certificates of a kind look like: a caller, rather one with a CA that can sign them."""
+    if not callers:
+        return door.endpoint.instance
+    under_a_ca = (one for one in callers if inventory.services[one].trust is not TrustModel.PINNED)
+    return inventory.services[next(under_a_ca, callers[0])].instances[0]
 
 
 def _probe(door: _Door, presented: Presented, caller: InstanceId | None, expected: Expectation) -> Probe:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
-from mtlsctl.model.credential import common_name_of_authority
 from mtlsctl.model.diagnostic import Diagnostic, Severity
 from mtlsctl.model.plan import Risk
-from mtlsctl.model.trust import NAME_BYTES_LIMIT, NAME_BYTES_WARN, name_bytes
+from mtlsctl.model.topology import Authorize, ClientCertificate, TrustModel
+from mtlsctl.model.trust import NAME_BYTES_LIMIT, NAME_BYTES_WARN, common_name_of, name_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from mtlsctl.model.plan import Step
     from mtlsctl.model.release import Recipe, ServedListener
     from mtlsctl.model.runtime import Runtime
-    from mtlsctl.model.topology import InstanceId, Inventory, ProcessId, Service
+    from mtlsctl.model.topology import InstanceId, Inventory, Listener, ProcessId, Service
 
 CANNOT_ENFORCE = "M2001"
 ONE_STORE = "M2002"
 REFUSE_ALL = "M2003"
+BY_NAME = "M2004"
 NAME_BUDGET = "M2010"
 PORT_PASSES_ON = "M2011"
 RUNTIME_CHANGES = "M2012"
@@ -34,6 +35,7 @@ MEANINGS = {
     CANNOT_ENFORCE: "the runtime cannot refuse an undeclared caller by what it trusts",
     ONE_STORE: "one store for both directions would let a called service call back undeclared",
     REFUSE_ALL: "the runtime cannot be told to refuse everybody, and nobody is declared to call",
+    BY_NAME: "the runtime cannot tell the members of a shared CA apart",
     NAME_BUDGET: "the names of the trusted CAs do not fit into a TLS handshake",
     PORT_PASSES_ON: "a port passes from one owner to another, which cannot be done without a gap",
     RUNTIME_CHANGES: "a live service cannot change its runtime in place",
@@ -57,7 +59,9 @@ class Claim(NamedTuple):
     address: str | None
 
 
-def enforcement_refusals(service: Service, runtime: Runtime, callees: Iterable[str]) -> Iterator[Diagnostic]:
+def enforcement_refusals(
+    service: Service, runtime: Runtime, callees: Iterable[str], models: Mapping[str, TrustModel]
+) -> Iterator[Diagnostic]:
     """What the runtime cannot enforce of what the service asks: nothing may be silently weaker than it was written."""
     if not service.listeners:
         return
@@ -66,10 +70,20 @@ def enforcement_refusals(service: Service, runtime: Runtime, callees: Iterable[s
         yield _refusal(CANNOT_ENFORCE, service, f"{runtime.name} cannot choose whom to trust")
     if not able.separate_trust:
         callers = {caller.service for listener in service.listeners for caller in listener.callers}
-        for undeclared in sorted(set(callees) - callers):
+        called = set(callees)
+        if any(models[one] is TrustModel.SHARED_CA for one in called):
+            yield from _members_of_one_store(service, runtime)
+        for undeclared in sorted(called - callers):
             message = f"{runtime.name} has one store: `{undeclared}` is called by `{service.name}` and could call it"
             yield _refusal(ONE_STORE, service, message)
     for listener in service.listeners:
+        if not able.identifiers and _needs_names(listener, models):
+            yield Diagnostic(
+                code=BY_NAME,
+                message=f"callers of `{service.name}` share a CA, and {runtime.name} cannot tell its members apart",
+                span=listener.span,
+                help="use `trust: { model: service-ca }` for the callers, or say `authorize: any-member` here",
+            )
         if not listener.callers and not able.refuse_all:
             yield Diagnostic(
                 code=REFUSE_ALL,
@@ -77,6 +91,20 @@ def enforcement_refusals(service: Service, runtime: Runtime, callees: Iterable[s
                 span=listener.span,
                 help="declare a caller, or remove the listener",
             )
+
+
+def _members_of_one_store(service: Service, runtime: Runtime) -> Iterator[Diagnostic]:
+    """To believe one member of the shared CA is to believe all; with one store they could call, too."""
+    if any(listener.authorize is Authorize.CALLERS for listener in service.listeners):
+        message = f"{runtime.name} has one store: every member of the shared CA could call `{service.name}`"
+        yield _refusal(ONE_STORE, service, message)
+
+
+def _needs_names(listener: Listener, models: Mapping[str, TrustModel]) -> bool:
+    """Whether what the listener trusts lets in more than its callers, so that it has to look at names."""
+    asks = listener.client_certificate is not ClientCertificate.NONE
+    members = any(models[caller.service] is TrustModel.SHARED_CA for caller in listener.callers)
+    return asks and members and listener.authorize is Authorize.CALLERS
 
 
 def _refusal(code: str, service: Service, message: str) -> Diagnostic:
@@ -88,7 +116,7 @@ def budget_findings(estate: str, recipe: Recipe, span: Span | None) -> Iterator[
     for served in recipe.listeners:
         if len(served.policy.anchors) <= ALWAYS_FIT:
             continue
-        total = sum(name_bytes(common_name_of_authority(estate, anchor)) for anchor in served.policy.anchors)
+        total = sum(name_bytes(common_name_of(estate, anchor)) for anchor in served.policy.anchors)
         if total > NAME_BYTES_WARN:
             too_much = total > NAME_BYTES_LIMIT
             yield Diagnostic(

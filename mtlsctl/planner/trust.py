@@ -4,21 +4,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mtlsctl.model.credential import SHARED
 from mtlsctl.model.release import Callee, Endpoint, Recipe, ServedListener, Socket
 from mtlsctl.model.runtime import ProcessScope
-from mtlsctl.model.topology import Bind, ClientCertificate, InstanceId, ListenerId, ProcessId
-from mtlsctl.model.trust import PeerPolicy
+from mtlsctl.model.topology import (
+    Authorize,
+    Bind,
+    ClientCertificate,
+    InstanceId,
+    ListenerId,
+    ProcessId,
+    TrustModel,
+)
+from mtlsctl.model.trust import NOBODY, Member, PeerPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from mtlsctl.model.runtime import Runtime
     from mtlsctl.model.state import State
     from mtlsctl.model.topology import Host, Inventory, Listener, Service
     from mtlsctl.model.trust import TrustAnchor
     from mtlsctl.planner.lifecycle import AuthorityDecision, CredentialDecision
-
-NOBODY = PeerPolicy(anchors=frozenset())
 
 
 def presented_anchors(state: State) -> dict[str, frozenset[TrustAnchor]]:
@@ -27,33 +34,65 @@ def presented_anchors(state: State) -> dict[str, frozenset[TrustAnchor]]:
     for instance, live in state.live.items():
         credential = state.credentials.get(live.recipe.credential)
         if credential is not None:
-            presented.setdefault(instance.service, set()).add(credential.profile.authority)
+            presented.setdefault(instance.service, set()).add(credential.profile.anchor)
     return {service: frozenset(anchors) for service, anchors in presented.items()}
 
 
-def served_listener(listener: Listener, host: Host, authorities: Mapping[str, AuthorityDecision]) -> ServedListener:
-    """A door as it is to be: it trusts the CA of each declared caller and nothing else."""
+def anchors_by_service(
+    inventory: Inventory,
+    authorities: Mapping[str, AuthorityDecision],
+    credentials: Mapping[InstanceId, CredentialDecision],
+) -> dict[str, frozenset[TrustAnchor]]:
+    """What peers have to trust in order to believe all of a service's instances, once all waves are done."""
+    shared = frozenset({authorities[SHARED].id}) if SHARED in authorities else frozenset()
+    anchors: dict[str, frozenset[TrustAnchor]] = {}
+    for service in inventory.services.values():
+        match service.trust:
+            case TrustModel.SERVICE_CA:
+                anchors[service.name] = frozenset({authorities[service.name].id})
+            case TrustModel.SHARED_CA:
+                anchors[service.name] = shared
+            case TrustModel.PINNED:
+                anchors[service.name] = frozenset([credentials[one].id for one in service.instances])
+    return anchors
+
+
+def served_listener(listener: Listener, host: Host, anchors_of: Mapping[str, frozenset[TrustAnchor]]) -> ServedListener:
+    """A door as it is to be: it trusts the anchors of each declared caller and nothing else."""
     callers = tuple(sorted([caller.service for caller in listener.callers]))
     asks = listener.client_certificate is not ClientCertificate.NONE
-    anchors = frozenset([authorities[caller].id for caller in callers]) if asks else frozenset()
     return ServedListener(
         name=listener.name,
         sockets=(Socket(host.address if listener.bind is Bind.HOST else None, listener.port),),
         client_certificate=listener.client_certificate,
         protocols=listener.protocols,
         callers=callers,
-        policy=PeerPolicy(anchors=anchors) if anchors else NOBODY,
+        policy=callers_policy(callers, listener.authorize, anchors_of) if asks else NOBODY,
     )
 
 
-def callee_of(service: Service, listener: Listener, hosts: Mapping[str, Host], authority: AuthorityDecision) -> Callee:
-    """A door as its callers are to see it: every instance of it, the first name, the service's CA."""
+def callers_policy(
+    callers: Iterable[str], authorize: Authorize, anchors_of: Mapping[str, frozenset[TrustAnchor]]
+) -> PeerPolicy:
+    """The anchors of these services; and who is let in under them by name, where one of them vouches for others too."""
+    anchors = frozenset([anchor for caller in callers for anchor in anchors_of[caller]])
+    policy = PeerPolicy(anchors=anchors)
+    if not anchors or authorize is Authorize.ANY_MEMBER or policy.implied_members is not None:
+        return policy
+    members = [Member(anchor, caller) for caller in callers for anchor in anchors_of[caller]]
+    return PeerPolicy(anchors=anchors, members=frozenset(members))
+
+
+def callee_of(
+    service: Service, listener: Listener, hosts: Mapping[str, Host], anchors: frozenset[TrustAnchor]
+) -> Callee:
+    """A door as its callers are to see it: every instance of it, the first name, the service's anchors."""
     endpoints = (Endpoint(InstanceId(service.name, host), hosts[host].address, listener.port) for host in service.hosts)
     return Callee(
         listener=ListenerId(service.name, listener.name),
         endpoints=tuple(sorted(endpoints)),
         server_name=service.names[0].value,
-        policy=PeerPolicy(anchors=frozenset({authority.id})),
+        policy=PeerPolicy(anchors=anchors),
     )
 
 
@@ -65,8 +104,9 @@ def desired_recipes(
     calls: Mapping[str, list[tuple[Service, Listener]]],
 ) -> dict[InstanceId, Recipe]:
     """What every declared instance is to hold when all waves are done."""
+    anchors_of = anchors_by_service(inventory, authorities, credentials)
     seen = {
-        (service.name, listener.name): callee_of(service, listener, inventory.hosts, authorities[service.name])
+        (service.name, listener.name): callee_of(service, listener, inventory.hosts, anchors_of[service.name])
         for service in inventory.services.values()
         for listener in service.listeners
     }
@@ -77,7 +117,7 @@ def desired_recipes(
         for instance in service.instances:
             host = inventory.hosts[instance.host]
             decision = credentials[instance]
-            listeners = (served_listener(listener, host, authorities) for listener in service.listeners)
+            listeners = (served_listener(listener, host, anchors_of) for listener in service.listeners)
             recipes[instance] = Recipe(
                 instance=instance,
                 process=process_of(instance, runtime),

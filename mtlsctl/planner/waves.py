@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from mtlsctl.model.plan import Step, StepId, Wave
 from mtlsctl.model.topology import ClientCertificate
-from mtlsctl.model.trust import PeerPolicy, TrustAnchor
+from mtlsctl.model.trust import NOBODY, Member, PeerPolicy, TrustAnchor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -69,24 +69,39 @@ def _widened_listener(
 ) -> ServedListener:
     """The union of both; `presented` lets in what declared callers still show, also at a new instance."""
     asks = new.client_certificate is not ClientCertificate.NONE
-    showing = [presented.get(caller, frozenset()) for caller in new.callers] if asks else []
-    anchors = new.policy.anchors.union(*showing)
+    shown = [Member(anchor, caller) for caller in new.callers for anchor in presented.get(caller, ())] if asks else []
+    policy = _widened(new.policy, _policy_for(shown))
     if old is None:
-        return new if anchors == new.policy.anchors else replace(new, policy=_policy(new.policy, anchors))
+        return new if policy == new.policy else replace(new, policy=policy)
     loosest = max(old.client_certificate, new.client_certificate, key=LOOSENESS.__getitem__)
-    asked = anchors | old.policy.anchors if loosest is not ClientCertificate.NONE else frozenset[TrustAnchor]()
+    asked = _widened(policy, old.policy) if loosest is not ClientCertificate.NONE else NOBODY
     return replace(
         new,
         sockets=tuple(sorted({*old.sockets, *new.sockets}, key=str)),
         client_certificate=loosest,
         protocols=tuple(sorted({*old.protocols, *new.protocols})),
         callers=tuple(sorted({*old.callers, *new.callers})),
-        policy=_policy(new.policy, asked),
+        policy=asked,
     )
 
 
-def _policy(policy: PeerPolicy, anchors: frozenset[TrustAnchor]) -> PeerPolicy:
-    return policy if policy.anchors == anchors else PeerPolicy(anchors=anchors, identifiers=policy.identifiers)
+def _policy_for(members: Iterable[Member]) -> PeerPolicy:
+    """Just these, by name."""
+    named = frozenset(members)
+    return PeerPolicy(anchors=frozenset([one.anchor for one in named]), members=named)
+
+
+def _widened(policy: PeerPolicy, other: PeerPolicy) -> PeerPolicy:
+    """Whoever one of the two lets in. Names are kept as long as an anchor needs them."""
+    anchors = policy.anchors | other.anchors
+    if anchors == policy.anchors and policy.members is None:
+        return policy
+    mine, others = policy.implied_members, other.implied_members
+    if mine is None or others is None:
+        return PeerPolicy(anchors=anchors)
+    alone = PeerPolicy(anchors=anchors)
+    members = mine | others
+    return alone if alone.implied_members == members else PeerPolicy(anchors=anchors, members=members)
 
 
 def _widened_callees(
@@ -105,13 +120,13 @@ def _widened_callee(
 ) -> Callee:
     anchors = new.policy.anchors | presented.get(new.listener.service, frozenset())
     if old is None:
-        return new if anchors == new.policy.anchors else replace(new, policy=_policy(new.policy, anchors))
+        return new if anchors == new.policy.anchors else replace(new, policy=PeerPolicy(anchors=anchors))
     endpoints = _redialled(old.endpoints, new.endpoints) if dial_new_ports else old.endpoints
     return replace(
         new,
         endpoints=endpoints,
         server_name=old.server_name,
-        policy=_policy(new.policy, anchors | old.policy.anchors),
+        policy=PeerPolicy(anchors=anchors | old.policy.anchors),
     )
 
 

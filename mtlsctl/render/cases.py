@@ -15,6 +15,7 @@ from mtlsctl.errors import RuntimeFolderError
 from mtlsctl.model.diagnostic import Diagnostic, Span
 from mtlsctl.model.release import recipe_from_json
 from mtlsctl.model.topology import ProcessId
+from mtlsctl.model.trust import common_name_of
 from mtlsctl.render import codes
 from mtlsctl.render.process import render_pointer
 from mtlsctl.render.release import Material, fill
@@ -41,6 +42,7 @@ def made_up_material(recipe: Recipe) -> Material:
         certificate_sha256=hashlib.sha256(chain[0]).hexdigest(),
         spki_sha256=hashlib.sha256(f"key {recipe.credential}".encode()).hexdigest(),
         anchors={anchor: str(anchor).encode() for anchor in anchors},
+        subjects={anchor: f"CN={common_name_of('calendar', anchor)}" for anchor in anchors},
     )
 
 

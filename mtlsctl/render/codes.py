@@ -23,7 +23,6 @@ TEMPLATE_FAILED = "M2320"
 STALE_TEMPLATES = "M7301"
 EMPTY_BUNDLE = "M7302"
 ANCHOR_MISSING = "M7303"
-IDENTIFIERS = "M7304"
 
 MEANINGS = MappingProxyType(
     {
@@ -44,6 +43,5 @@ MEANINGS = MappingProxyType(
         STALE_TEMPLATES: "The templates on disk are not those that the plan was made with; plan again.",
         EMPTY_BUNDLE: "A release would hold a trust bundle that is empty, or that does not fit its callers.",
         ANCHOR_MISSING: "A release trusts a CA whose certificate was not handed to the renderer.",
-        IDENTIFIERS: "A peer policy names identifiers, which no renderer can enforce yet.",
     }
 )

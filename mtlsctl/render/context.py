@@ -10,7 +10,9 @@
 - `listeners`: each with `name`, `sockets` (each with `address` or none for every address, `port`, and `place`, which
   is both as one word: `8443`, `10.0.0.1:8443`, `[2001:db8::1]:8443`), `client_certificate` (`required`, `optional`,
   `none`), `protocols` (of `1.2`, `1.3`), `clients_trust` (absolute path of the callers' anchors, none when nobody may
-  call), `verify_depth` (CA certificates in the longest chain minus one), `callers` (service names).
+  call), `verify_depth` (CA certificates in the longest chain minus one), `callers` (service names), `members` (none
+  when the anchors alone say who gets in; else each leaf that does, with `issuer` and `subject`, RFC 4514 texts that
+  are compared as wholes).
 - `callees`: each with `name` (`service`, or `service.listener` when it is not the main one; the stem of its files),
   `service`, `listener`, `server_name` (the name to send and to check), `endpoints` (each with `address`, `port`,
   `place`), `ports` (each with `port`, its `endpoints`, and `addresses`: those of its endpoints joined by commas,
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from mtlsctl.model.release import Callee, Endpoint, Recipe, ServedListener
     from mtlsctl.model.runtime import Runtime
     from mtlsctl.model.topology import ListenerId, SettingValue
+    from mtlsctl.model.trust import PeerPolicy, TrustAnchor
 
 RELEASE_VARIABLES = frozenset(
     {
@@ -91,6 +94,14 @@ class PlaceView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemberView:
+    """A leaf that is let in, by the whole text of both names."""
+
+    issuer: Untrusted
+    subject: Untrusted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerView:
     name: Untrusted
     sockets: tuple[PlaceView, ...]
@@ -99,6 +110,7 @@ class ListenerView:
     clients_trust: Untrusted | None
     verify_depth: int
     callers: tuple[Untrusted, ...]
+    members: tuple[MemberView, ...] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,8 +146,13 @@ class IncludeView:
     path: Untrusted
 
 
-def release_variables(recipe: Recipe, release: str, runtime: Runtime) -> dict[str, object]:
-    """What every template of this release sees; raises Unwritable or UnfitSetting for what no file may hold."""
+def release_variables(
+    recipe: Recipe, release: str, runtime: Runtime, subjects: Mapping[TrustAnchor, str]
+) -> dict[str, object]:
+    """What every template of this release sees; raises Unwritable or UnfitSetting for what no file may hold.
+
+    `subjects` are those of the anchors under which members are let in by name.
+    """
     folder = release_folder(recipe, release)
     service = label(recipe.instance.service)
     return {
@@ -147,7 +164,7 @@ def release_variables(recipe: Recipe, release: str, runtime: Runtime) -> dict[st
         "certificate": Untrusted(f"{folder}/{CERTIFICATE_FILE}"),
         "private_key": Untrusted(f"{folder}/{KEY_FILE}"),
         "server_names": tuple(Untrusted(checked_name(name)) for name in recipe.server_names),
-        "listeners": tuple(listener_view(one, folder) for one in recipe.listeners),
+        "listeners": tuple(listener_view(one, folder, subjects) for one in recipe.listeners),
         "callees": tuple(callee_view(one, folder) for one in recipe.callees),
         "settings": _settings(recipe, runtime),
     }
@@ -174,7 +191,7 @@ def callee_name(listener: ListenerId) -> str:
     return service if door == MAIN else f"{service}.{door}"
 
 
-def listener_view(served: ServedListener, folder: str) -> ListenerView:
+def listener_view(served: ServedListener, folder: str, subjects: Mapping[TrustAnchor, str]) -> ListenerView:
     lets_in = bool(served.policy.anchors)
     return ListenerView(
         name=Untrusted(label(served.name)),
@@ -184,7 +201,15 @@ def listener_view(served: ServedListener, folder: str) -> ListenerView:
         clients_trust=Untrusted(f"{folder}/{clients_file(served)}") if lets_in else None,
         verify_depth=0,
         callers=tuple(Untrusted(label(caller)) for caller in served.callers),
+        members=_member_views(served.policy, subjects),
     )
+
+
+def _member_views(policy: PeerPolicy, subjects: Mapping[TrustAnchor, str]) -> tuple[MemberView, ...] | None:
+    if policy.members is None:
+        return None
+    pairs = sorted((subjects[one.anchor], f"CN={label(one.service)}") for one in policy.members)
+    return tuple(MemberView(issuer=Untrusted(issuer), subject=Untrusted(subject)) for issuer, subject in pairs)
 
 
 def callee_view(callee: Callee, folder: str) -> CalleeView:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mtlsctl.errors import PreflightError, UnsafePlan
 from mtlsctl.model.diagnostic import Diagnostic
 from mtlsctl.model.release import release_digest
 from mtlsctl.model.topology import ClientCertificate
+from mtlsctl.model.trust import in_order
 from mtlsctl.pki.stores import to_pem
 from mtlsctl.render import codes
 from mtlsctl.render.context import (
@@ -38,12 +39,16 @@ RELEASE_NAME_DIGITS = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Material:
-    """What fills a recipe: the chain (DER, end entity first, anchor absent) and the certificates of its anchors."""
+    """What fills a recipe: the chain (DER, end entity first, anchor absent) and the certificates of its anchors.
+
+    `subjects` are those of the anchors under which members are let in by name, as RFC 4514 has them.
+    """
 
     chain: tuple[bytes, ...]
     certificate_sha256: str
     spki_sha256: str
     anchors: Mapping[TrustAnchor, bytes]
+    subjects: Mapping[TrustAnchor, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +97,7 @@ def _filled(recipe: Recipe, folder: RuntimeFolder, material: Material) -> Render
     stores = dict(_stores(recipe, material))
     digest = release_digest(recipe, _digests(material, stores))
     release = digest[:RELEASE_NAME_DIGITS]
-    variables = release_variables(recipe, release, folder.runtime)
+    variables = release_variables(recipe, release, folder.runtime, material.subjects)
     rendered = dict(_rendered(recipe, folder, variables))
     files = (RenderedFile(path=path, content=content) for path, content in sorted({**stores, **rendered}.items()))
     return RenderedRelease(
@@ -122,12 +127,10 @@ def _stores(recipe: Recipe, material: Material) -> Iterator[tuple[str, bytes]]:
 
 
 def _bundle(policy: PeerPolicy, material: Material) -> bytes:
-    if policy.identifiers is not None:
-        raise PreflightError("a peer policy with identifiers cannot be rendered yet", code=codes.IDENTIFIERS)
-    missing = sorted(policy.anchors - material.anchors.keys())
+    missing = in_order(policy.anchors - material.anchors.keys())
     if missing:
         raise PreflightError(f"the certificate of {missing[0]} is not at hand", code=codes.ANCHOR_MISSING)
-    return to_pem(material.anchors[anchor] for anchor in sorted(policy.anchors))
+    return to_pem(material.anchors[anchor] for anchor in in_order(policy.anchors))
 
 
 def _digests(material: Material, stores: Mapping[str, bytes]) -> dict[str, str]:

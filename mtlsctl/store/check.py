@@ -142,6 +142,14 @@ _QUERIES = (
         "signatures: the certificate {0}@{1}#{2} is kept but not recorded as signed",
     ),
     (
+        (
+            "SELECT c.service, c.host, c.sequence FROM credentials c LEFT JOIN authorities a "
+            "ON a.service = c.issuer_service AND a.generation = c.issuer_generation "
+            "WHERE a.service IS NULL AND NOT (c.issuer_generation = 0 AND c.issuer_service = c.service)"
+        ),
+        "credentials: the certificate {0}@{1}#{2} names a CA of which nothing is known",
+    ),
+    (
         "SELECT service, host, release FROM releases WHERE substr(release_digest, 1, length(release)) <> release",
         "releases: {0}@{1} {2} is not named by its digest",
     ),

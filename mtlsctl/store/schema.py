@@ -111,7 +111,6 @@ CREATE TABLE credentials (
     spki_sha256 TEXT NOT NULL,
     profile TEXT NOT NULL,
     PRIMARY KEY (service, host, sequence),
-    FOREIGN KEY (issuer_service, issuer_generation) REFERENCES authorities (service, generation),
     FOREIGN KEY (issuer_service, issuer_generation, serial)
         REFERENCES signatures (issuer_service, issuer_generation, serial)
 ) STRICT;

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from mtlsctl.model.secret import Secret
 from mtlsctl.model.topology import ClientCertificate, InstanceId
+from mtlsctl.model.trust import common_name_of
+from mtlsctl.pki.inspect import issuer_and_subject
+from mtlsctl.verify.handshake import NOT_A_CALLER
 from mtlsctl.verify.identity import VERSIONS, Identity, load_identity
 
 if TYPE_CHECKING:
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from mtlsctl.model.release import Recipe
+    from mtlsctl.model.trust import PeerPolicy
 
 _HOST = "127.0.0.1"
 _TIMEOUT_SECONDS = 5.0
@@ -41,7 +45,10 @@ class ListenerKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddedListener:
-    """A listener as its release describes it; `clients` None lets nobody in, whatever is presented."""
+    """A listener as its release describes it; `clients` None lets nobody in, whatever is presented.
+
+    `members` are the names (issuer, subject) that get in under the anchors; None where the anchors decide alone.
+    """
 
     key: ListenerKey
     identity: Identity
@@ -49,13 +56,14 @@ class EmbeddedListener:
     client_certificate: ClientCertificate
     protocols: tuple[str, ...]
     server_names: tuple[str, ...]
+    members: frozenset[tuple[str, str]] | None = None
 
     @property
     def admits_nobody(self) -> bool:
         return self.clients is None and self.client_certificate is not ClientCertificate.NONE
 
 
-def listeners_of(recipe: Recipe, files: Mapping[str, tuple[bytes, int]]) -> tuple[EmbeddedListener, ...]:
+def listeners_of(recipe: Recipe, files: Mapping[str, tuple[bytes, int]], estate: str) -> tuple[EmbeddedListener, ...]:
     """Every listener of a release from its files as they were read back; raises KeyError when one is missing."""
     identity = Identity(chain=files["tls.crt"][0], key=Secret(files["tls.key"][0]))
     return tuple(
@@ -67,9 +75,16 @@ def listeners_of(recipe: Recipe, files: Mapping[str, tuple[bytes, int]]) -> tupl
             client_certificate=served.client_certificate,
             protocols=served.protocols,
             server_names=recipe.server_names,
+            members=_members(served.policy, estate),
         )
         for served in recipe.listeners
     )
+
+
+def _members(policy: PeerPolicy, estate: str) -> frozenset[tuple[str, str]] | None:
+    if policy.members is None:
+        return None
+    return frozenset((f"CN={common_name_of(estate, one.anchor)}", f"CN={one.service}") for one in policy.members)
 
 
 def server_context(listener: EmbeddedListener) -> ssl.SSLContext:
@@ -152,7 +167,7 @@ class EmbeddedServers:
         self._sockets.append(opened)
         opened.settimeout(0)
         self._addresses[listener.key] = opened.getsockname()[:2]
-        self._selector.register(opened, selectors.EVENT_READ, (context, listener.key))
+        self._selector.register(opened, selectors.EVENT_READ, (context, listener))
 
     def _close_sockets(self) -> None:
         self._selector.close()
@@ -168,21 +183,21 @@ class EmbeddedServers:
                     connection, _ = ready.fileobj.accept()  # type: ignore[union-attr]
                     self._take(connection, *ready.data)
 
-    def _take(self, connection: socket.socket, context: ssl.SSLContext, key: ListenerKey) -> None:
+    def _take(self, connection: socket.socket, context: ssl.SSLContext, listener: EmbeddedListener) -> None:
         with self._lock:
             self._open.add(connection)
-        self._pool.submit(self._serve, connection, context, key)
+        self._pool.submit(self._serve, connection, context, listener)
 
-    def _serve(self, connection: socket.socket, context: ssl.SSLContext, key: ListenerKey) -> None:
+    def _serve(self, connection: socket.socket, context: ssl.SSLContext, listener: EmbeddedListener) -> None:
         with connection, suppress(OSError):
             connection.settimeout(_TIMEOUT_SECONDS)
-            _answer(connection, context, key)
+            _answer(connection, context, listener)
             _hang_up_gently(connection)
         with self._lock:
             self._open.discard(connection)
 
 
-def _answer(connection: socket.socket, context: ssl.SSLContext, key: ListenerKey) -> None:
+def _answer(connection: socket.socket, context: ssl.SSLContext, listener: EmbeddedListener) -> None:
     """One handshake, one request, one answer; a refused handshake has sent its alert when this returns."""
     with connection.dup() as duplicate:
         duplicate.settimeout(_TIMEOUT_SECONDS)
@@ -190,9 +205,16 @@ def _answer(connection: socket.socket, context: ssl.SSLContext, key: ListenerKey
             request = b""
             while b"\r\n\r\n" not in request and len(request) < _REQUEST_LIMIT and (chunk := secured.recv(4096)):
                 request += chunk
-            body = f"{key.instance} {key.listener}\n"
-            head = f"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n"
+            is_member = _is_member(secured.getpeercert(binary_form=True), listener.members)
+            status = "200 OK" if is_member else "403 Forbidden"
+            body = f"{listener.key.instance} {listener.key.listener}\n" if is_member else NOT_A_CALLER.decode()
+            head = f"HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n"
             secured.sendall(f"{head}Connection: close\r\n\r\n{body}".encode())
+
+
+def _is_member(certificate: bytes | None, members: frozenset[tuple[str, str]] | None) -> bool:
+    """Whether the leaf is one of those that are let in by name; without a certificate the handshake has decided."""
+    return members is None or certificate is None or issuer_and_subject(certificate) in members
 
 
 def _hang_up_gently(connection: socket.socket) -> None:

@@ -45,11 +45,17 @@ CERTIFICATE_ALERTS = frozenset(
 
 _ALERT_REASON = re.compile(r"(?:SSLV3|TLSV1|TLSV13)_(?:ALERT_)?([A-Z_]+)")
 STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})[ \r]")
-_NGINX_REFUSALS = (
-    b"<title>400 The SSL certificate error</title>",
-    b"<title>400 No required SSL certificate was sent</title>",
-)
-_BAD_REQUEST, _MISDIRECTED = 400, 421
+NOT_A_CALLER = b"mtlsctl: not a declared caller\n"
+"""The body of the 403 with which our templates turn away a member of a shared CA that is not declared to call."""
+
+_BAD_REQUEST, _FORBIDDEN, _MISDIRECTED = 400, 403, 421
+_REFUSALS = {
+    _BAD_REQUEST: (
+        b"<title>400 The SSL certificate error</title>",
+        b"<title>400 No required SSL certificate was sent</title>",
+    ),
+    _FORBIDDEN: (NOT_A_CALLER,),
+}
 
 
 class Ending(StrEnum):
@@ -82,8 +88,11 @@ class Seen:
         """In a few words, for the matrix and the reports."""
         match self.ending:
             case Ending.ANSWERED:
-                page = ", nginx's page for a refused certificate" if self.refusal_page else ""
-                return f"HTTP {self.http_status}{page}"
+                pages = {
+                    _BAD_REQUEST: ", nginx's page for a refused certificate",
+                    _FORBIDDEN: ", not a declared caller",
+                }
+                return f"HTTP {self.http_status}{pages.get(self.http_status or 0, '') if self.refusal_page else ''}"
             case Ending.ALERT:
                 return f"alert {self.detail}"
             case Ending.ANSWERED_THEN_ALERT:
@@ -166,7 +175,7 @@ def _judge_answer(answer: bytes, trouble: OSError | None, served_sha256: str) ->
     if answer and alert is not None:
         return Seen(ending=Ending.ANSWERED_THEN_ALERT, detail=alert, http_status=number, served_sha256=served_sha256)
     if number is not None:
-        is_page = number == _BAD_REQUEST and any(page in answer for page in _NGINX_REFUSALS)
+        is_page = any(page in answer for page in _REFUSALS.get(number, ()))
         return Seen(ending=Ending.ANSWERED, http_status=number, refusal_page=is_page, served_sha256=served_sha256)
     if answer:
         return Seen(ending=Ending.SPOKE, served_sha256=served_sha256)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mtlsctl.model.identifiers import DnsId
 from mtlsctl.model.topology import (
     AuthorityPolicy,
+    Authorize,
     Caller,
     CertificatePolicy,
     ClientCertificate,
@@ -16,12 +17,14 @@ from mtlsctl.model.topology import (
     Inventory,
     Listener,
     Service,
+    TrustModel,
 )
 
 if TYPE_CHECKING:
     from random import Random
 
 MODES = [ClientCertificate.REQUIRED] * 4 + [ClientCertificate.OPTIONAL, ClientCertificate.NONE]
+AUTHORIZE = [Authorize.CALLERS] * 4 + [Authorize.ANY_MEMBER]
 LONG = CertificatePolicy(lifetime=timedelta(days=90), renew_before=timedelta(days=30))
 
 
@@ -36,10 +39,14 @@ class Topology:
     last_name: int = 0
     edits: int = 0
     past_names: dict[str, list[DnsId]] = field(default_factory=dict)
+    models: list[TrustModel] = field(default_factory=lambda: [TrustModel.SERVICE_CA])
+    shared: AuthorityPolicy = field(default_factory=AuthorityPolicy)
 
     @classmethod
     def sprout(cls, random: Random) -> Topology:
         topology = cls(random)
+        if random.random() < 0.6:
+            topology.models = list(TrustModel)
         for number in range(random.randint(2, 4)):
             host = f"h{number}"
             topology.hosts[host] = DirectoryHost(name=host, directory=f"/out/{host}", address=f"127.0.0.{number + 2}")
@@ -53,7 +60,13 @@ class Topology:
 
     def inventory(self) -> Inventory:
         self.edits += 1
-        return Inventory(name="calendar", hosts=self.hosts, services=dict(self.services), digest=str(self.edits))
+        return Inventory(
+            name="calendar",
+            hosts=self.hosts,
+            services=dict(self.services),
+            digest=str(self.edits),
+            shared_authority=self.shared,
+        )
 
     @property
     def instances(self) -> int:
@@ -75,7 +88,13 @@ class Topology:
         doors = tuple(self._door(f"d{n}") for n in range(self.random.choice([0, 1, 1, 1, 2])))
         runtime = self.random.choice(["nginx", "node"])
         self.services[name] = Service(
-            name=name, runtime=runtime, hosts=hosts, names=(self._name(),), listeners=doors, certificate=LONG
+            name=name,
+            runtime=runtime,
+            hosts=hosts,
+            names=(self._name(),),
+            listeners=doors,
+            certificate=LONG,
+            trust=self.random.choice(self.models),
         )
 
     def _name(self) -> DnsId:
@@ -84,7 +103,9 @@ class Topology:
 
     def _door(self, name: str) -> Listener:
         self.last_port += 1
-        return Listener(name=name, port=self.last_port, client_certificate=self.random.choice(MODES))
+        authorize = self.random.choice(AUTHORIZE)
+        mode = self.random.choice(MODES)
+        return Listener(name=name, port=self.last_port, client_certificate=mode, authorize=authorize)
 
     def _any(self) -> Service:
         return self.services[self.random.choice(sorted(self.services))]
@@ -126,6 +147,19 @@ class Topology:
         service = self._any()
         policy = replace(service.authority, generation=service.authority.generation + 1)
         self.services[service.name] = replace(service, authority=policy)
+
+    def rotate_shared(self) -> None:
+        self.shared = replace(self.shared, generation=self.shared.generation + 1)
+
+    def change_model(self) -> None:
+        service = self._any()
+        self.services[service.name] = replace(service, trust=self.random.choice(self.models))
+
+    def change_authorize(self) -> None:
+        service = self._any_with_doors()
+        if service:
+            door = self.random.choice(service.listeners)
+            self._set_door(service, door, replace(door, authorize=self.random.choice(AUTHORIZE)))
 
     def rename(self) -> None:
         """To a new name or back to an old one, beside the others or instead of them; or one of several goes."""
@@ -190,6 +224,9 @@ class Topology:
             self.remove_edge,
             self.rotate,
             self.rotate,
+            self.rotate_shared,
+            self.change_model,
+            self.change_authorize,
             self.rename,
             self.move_port,
             self.change_mode,

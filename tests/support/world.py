@@ -9,11 +9,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from mtlsctl.model.credential import CertificationAuthority, Credential, KeyUsage
+from mtlsctl.model.credential import SHARED, CertificationAuthority, Credential, KeyUsage
 from mtlsctl.model.plan import Op, Step, Wave
 from mtlsctl.model.release import Receipt
 from mtlsctl.model.state import Live, State
-from mtlsctl.model.topology import ClientCertificate
+from mtlsctl.model.topology import Authorize, ClientCertificate
+from mtlsctl.model.trust import Member, vouched_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,9 +76,13 @@ class World:
         credentials, ends = dict(self.state.credentials), dict(self.state.leaf_ends)
         for leaf in plan.certificates:
             assert leaf.id not in credentials, f"{leaf.id} is issued twice"
-            assert not authorities[leaf.authority].key_destroyed
-            self._assert_within_constraints(leaf, authorities[leaf.authority].profile)
-            credential = issued(leaf, now, authorities[leaf.authority].not_after)
+            if leaf.authority.is_leaf:
+                assert leaf.authority.service == leaf.id.instance.service
+                credential = issued(leaf, now, now + leaf.lifetime)
+            else:
+                assert not authorities[leaf.authority].key_destroyed
+                self._assert_within_constraints(leaf, authorities[leaf.authority].profile)
+                credential = issued(leaf, now, authorities[leaf.authority].not_after)
             credentials[leaf.id] = credential
             ends[leaf.authority] = max(ends.get(leaf.authority, credential.not_after), credential.not_after)
         self.state = replace(
@@ -92,7 +97,7 @@ class World:
 
     @staticmethod
     def _assert_within_constraints(leaf: CertificateProfile, authority: AuthorityProfile) -> None:
-        for name in leaf.presented_names:
+        for name in leaf.presented_names if authority.id.service else ():
             assert any(name == one or name.endswith("." + one) for one in authority.permitted_names), (leaf, authority)
         assert authority.addresses or not leaf.addresses
 
@@ -151,7 +156,7 @@ class World:
             return False
         shown = self.state.credentials[server.credential].profile
         believed = (
-            shown.authority in callee.policy.anchors
+            shown.anchor in callee.policy.anchors
             and callee.server_name in shown.presented_names
             and KeyUsage.SERVER_AUTH in shown.usages
         )
@@ -159,7 +164,9 @@ class World:
 
     def _lets_in(self, served: ServedListener, caller: Recipe) -> bool:
         shown = self.state.credentials[caller.credential].profile
-        welcome = shown.authority in served.policy.anchors and KeyUsage.CLIENT_AUTH in shown.usages
+        policy, member = served.policy, Member(shown.anchor, caller.instance.service)
+        is_known = shown.anchor in policy.anchors and (policy.members is None or member in policy.members)
+        welcome = is_known and KeyUsage.CLIENT_AUTH in shown.usages
         match served.client_certificate:
             case ClientCertificate.REQUIRED:
                 return welcome
@@ -172,7 +179,8 @@ class World:
         """(service, server instance, listener) that lets a service in though the inventory does not declare it.
 
         A door is open to a service when it trusts a CA of it, whatever that service holds at the moment: the trust
-        store is the access list. One that asks nobody is open to ANYBODY; one that is declared so is left out.
+        store is the access list. One that asks nobody is open to ANYBODY, one that trusts the shared CA and compares no
+        names to SHARED; one that is declared so is left out.
         """
         declared = {(edge.caller, edge.listener.service, edge.listener.listener) for edge, _ in inventory.edges()}
         doors: set[Door] = set()
@@ -184,11 +192,26 @@ class World:
                     doors.add((ANYBODY, instance, served.name))
                     continue
                 doors.update(
-                    (anchor.service, instance, served.name)
-                    for anchor in served.policy.anchors
-                    if (anchor.service, instance.service, served.name) not in declared
+                    (welcome, instance, served.name)
+                    for welcome in self._welcome(served)
+                    if (welcome, instance.service, served.name) not in declared
+                    and not (welcome == SHARED and self._takes_members(inventory, instance, served.name))
                 )
         return doors
+
+    @staticmethod
+    def _welcome(served: ServedListener) -> set[str]:
+        policy = served.policy
+        if policy.members is not None:
+            assert {one.anchor for one in policy.members} <= policy.anchors
+            return {one.service for one in policy.members}
+        return set(map(vouched_for, policy.anchors))
+
+    @staticmethod
+    def _takes_members(inventory: Inventory, instance: InstanceId, listener: str) -> bool:
+        service = inventory.services.get(instance.service)
+        doors = service.listeners if service else ()
+        return any(door.authorize is Authorize.ANY_MEMBER for door in doors if door.name == listener)
 
     @staticmethod
     def _asks(inventory: Inventory, instance: InstanceId, listener: str) -> bool:

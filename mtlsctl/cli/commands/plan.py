@@ -80,6 +80,7 @@ def screen_of(
         plan=planned.plan,
         services=len(planned.inventory.services),
         hosts=len(planned.inventory.hosts),
+        models=tuple(sorted({service.trust for service in planned.inventory.services.values()})),
         verbs=verbs,
         saved_as=None if saved_as is None else str(saved_as),
         is_applied_now=is_applied_now,

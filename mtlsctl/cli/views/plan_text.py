@@ -18,6 +18,7 @@ from mtlsctl.cli.views.page import (
     wrapped,
 )
 from mtlsctl.model.plan import Op, Wave
+from mtlsctl.model.topology import TrustModel
 from mtlsctl.operations.saved_plan import summary_of
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class PlanScreen:
     plan: Plan
     services: int
     hosts: int
+    models: tuple[TrustModel, ...] = (TrustModel.SERVICE_CA,)
     verbs: Mapping[str, str] = field(default_factory=dict)
     """Runtime -> `reload` or `new files`."""
     saved_as: str | None = None
@@ -112,7 +114,7 @@ def _next_due(plan: Plan) -> str:
 
 
 def _header(screen: PlanScreen, page: Page) -> list[str]:
-    size = f"{counted(screen.services, 'service')}, {counted(screen.hosts, 'host')}, service-ca"
+    size = f"{counted(screen.services, 'service')}, {counted(screen.hosts, 'host')}, {' and '.join(screen.models)}"
     place = f"state {screen.plan.estate}/serial {screen.plan.serial}"
     line = f"{page.paint('Inventory', Tone.BOLD)}  {size}   {place}"
     if len(size) + len(place) + 14 <= page.width:
@@ -295,7 +297,7 @@ def _authority_rows(changes: Sequence[AuthorityChange], page: Page) -> list[tupl
     rows = []
     for (op, generation, lifetime, reasons), those in groups.items():
         name, tone = _MARKS[op] if op is not Op.CHANGE else ("add", Tone.ADD)
-        names = [one.id.service for one in those]
+        names = [one.id.service or "shared" for one in those]
         room = max(30, page.width - 46)
         what = f"{names[0]} CA" if len(names) == 1 else f"CAs of {listed(names, width=room)}"
         why = ", ".join(reason.value for reason in reasons) or ("key destroyed" if op is Op.REMOVE else "")

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from mtlsctl.model.credential import AuthorityId, CredentialId
-from mtlsctl.model.identifiers import DnsId
+from mtlsctl.model.credential import SHARED, AuthorityId, CredentialId
 from mtlsctl.model.release import (
     Callee,
     Endpoint,
@@ -23,7 +22,7 @@ from mtlsctl.model.release import (
     release_digest,
 )
 from mtlsctl.model.topology import ClientCertificate, InstanceId, ListenerId, ProcessId
-from mtlsctl.model.trust import PeerPolicy
+from mtlsctl.model.trust import Member, PeerPolicy
 
 MAIL = InstanceId("mail", "web1")
 TRUSTED = PeerPolicy(anchors=frozenset({AuthorityId("social", 1), AuthorityId("schedule", 2)}))
@@ -107,12 +106,14 @@ def test_anything_else_is_an_error(data: dict[str, object]) -> None:
         recipe_from_json(data)
 
 
-def test_identifiers_under_an_anchor_are_not_read_as_if_there_were_none() -> None:
+def test_members_under_an_anchor_come_back_as_they_were() -> None:
     """A policy that allows fewer must never come back as one that allows more."""
-    narrow = PeerPolicy(anchors=TRUSTED.anchors, identifiers=frozenset({DnsId("api.acme.example")}))
-    data = recipe_to_json(replace(RECIPE, listeners=(replace(SERVED, policy=narrow),)))
-    with pytest.raises(ValueError, match="identifiers"):
-        recipe_from_json(data)
+    shared, leaf = AuthorityId(SHARED, 3), CredentialId(InstanceId("mail", "web1"), 2)
+    named = frozenset({Member(shared, "mail"), Member(leaf, "mail"), Member(AuthorityId("mail", 1), "mail")})
+    for members in (named, frozenset[Member]()):
+        narrow = PeerPolicy(anchors=frozenset({shared, leaf, AuthorityId("mail", 1)}), members=members)
+        recipe = replace(RECIPE, listeners=(replace(SERVED, policy=narrow),))
+        assert recipe == recipe_from_json(recipe_to_json(recipe))
 
 
 def test_the_tables_below_name_every_field() -> None:
@@ -134,10 +135,10 @@ def test_whatever_differs_is_another_recipe(name: str) -> None:
         replace(SERVED, protocols=("1.3",)),
         replace(SERVED, callers=("social",)),
         replace(SERVED, policy=PeerPolicy(anchors=frozenset())),
-        replace(SERVED, policy=replace(TRUSTED, identifiers=frozenset({DnsId("api.acme.example")}))),
+        replace(SERVED, policy=replace(TRUSTED, members=frozenset())),
         replace(SERVED, name="api"),
     ],
-    ids=["sockets", "mode", "protocols", "callers", "anchors", "identifiers", "name"],
+    ids=["sockets", "mode", "protocols", "callers", "anchors", "members", "name"],
 )
 def test_whatever_differs_at_a_door_is_another_recipe(other: ServedListener) -> None:
     assert replace(RECIPE, listeners=(other,)).digest != RECIPE.digest

@@ -13,6 +13,7 @@ from mtlsctl.model.plan import Op, Reason, StepId, Wave
 from mtlsctl.model.topology import AuthorityPolicy, CertificatePolicy, KeyAlgorithm
 from mtlsctl.planner.identities import Wanted
 from mtlsctl.planner.lifecycle import (
+    WantedAuthority,
     current_authorities,
     decide_authority,
     decide_credential,
@@ -209,9 +210,10 @@ def kept_or_made(
     renew: bool = True,
     **more: Any,
 ) -> AuthorityDecision:
-    mail = service("mail", addresses=more.pop("addresses", False), authority=AuthorityPolicy(**more))
+    addresses = more.pop("addresses", False)
+    mail = WantedAuthority(owner="mail", policy=AuthorityPolicy(**more), names=names, addresses=addresses)
     state = replace(new_state(), generations={"mail": given_out} if given_out else {})
-    return decide_authority(mail, names, current, state, now, renew=renew)
+    return decide_authority(mail, current, state, now, renew=renew)
 
 
 def test_an_authority_that_fits_is_kept() -> None:

@@ -18,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from mtlsctl.model.credential import AuthorityId, CredentialId
 from mtlsctl.model.release import Callee, Endpoint, Recipe, ServedListener, Socket
 from mtlsctl.model.topology import ClientCertificate, InstanceId, ListenerId, ProcessId
-from mtlsctl.model.trust import PeerPolicy
+from mtlsctl.model.trust import PeerPolicy, vouched_for
 from mtlsctl.render.catalog import load_catalog
 from mtlsctl.render.process import render_pointer
 from mtlsctl.render.release import Material, RenderedRelease, render_release
@@ -137,7 +137,7 @@ def material(made: Recipe) -> Material:
         chain=(_der(leaf),),
         certificate_sha256=hashlib.sha256(_der(leaf)).hexdigest(),
         spki_sha256=hashlib.sha256(spki).hexdigest(),
-        anchors={anchor: _der(_authority(anchor.service)[1]) for policy in policies for anchor in policy.anchors},
+        anchors={anchor: _der(_authority(vouched_for(anchor))[1]) for policy in policies for anchor in policy.anchors},
     )
 
 

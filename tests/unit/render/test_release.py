@@ -9,7 +9,6 @@ import pytest
 
 from mtlsctl.deliver import layout
 from mtlsctl.errors import PreflightError, RuntimeFolderError, UnsafePlan
-from mtlsctl.model.identifiers import DnsId
 from mtlsctl.model.release import Socket, release_digest
 from mtlsctl.model.topology import ClientCertificate
 from mtlsctl.model.trust import PeerPolicy
@@ -17,7 +16,7 @@ from mtlsctl.pki.stores import parse_bundle
 from mtlsctl.render import codes, context
 from mtlsctl.render.cases import made_up_material
 from mtlsctl.render.release import RELEASE_NAME_DIGITS, render_release
-from tests.unit.render.recipes import FOLDERS, anchors, call, door, recipe, with_digest
+from tests.unit.render.recipes import FOLDERS, call, door, recipe, with_digest
 
 if TYPE_CHECKING:
     from mtlsctl.model.release import Recipe, ServedListener
@@ -141,11 +140,6 @@ def test_a_bundle_that_does_not_fit_its_callers_is_refused(listener: ServedListe
 def test_a_callee_without_an_anchor_is_refused() -> None:
     nobody = replace(call("schedule"), policy=PeerPolicy(anchors=frozenset()))
     assert codes.EMPTY_BUNDLE == unready(recipe("mail", "curl", callees=[nobody]))
-
-
-def test_identifiers_that_no_renderer_enforces_are_refused() -> None:
-    policy = replace(anchors("mail"), identifiers=frozenset({DnsId("mail.example.com")}))
-    assert codes.IDENTIFIERS == unready(recipe("schedule", "nginx", listeners=[replace(door(), policy=policy)]))
 
 
 @pytest.mark.parametrize(

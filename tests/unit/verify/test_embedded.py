@@ -163,15 +163,15 @@ def files(*more: str) -> dict[str, tuple[bytes, int]]:
 
 
 def test_listeners_are_made_from_the_files_of_a_release() -> None:
-    (listener,) = listeners_of(recipe(AuthorityId("mail", 1)), files("clients/main.pem"))
+    (listener,) = listeners_of(recipe(AuthorityId("mail", 1)), files("clients/main.pem"), "calendar")
     assert replace(LISTENER, identity=listener.identity) == listener
     assert (estate().schedule.pem, estate().schedule.identity.key) == (listener.identity.chain, listener.identity.key)
 
 
 def test_only_a_listener_without_callers_may_lack_its_file() -> None:
     with pytest.raises(KeyError):
-        listeners_of(recipe(AuthorityId("mail", 1)), files())
-    (listener,) = listeners_of(recipe(), files("clients/main.pem"))
+        listeners_of(recipe(AuthorityId("mail", 1)), files(), "calendar")
+    (listener,) = listeners_of(recipe(), files("clients/main.pem"), "calendar")
     assert listener.admits_nobody
 
 

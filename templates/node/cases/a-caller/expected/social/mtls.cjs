@@ -10,10 +10,10 @@ const path = require('node:path');
 const tls = require('node:tls');
 
 const SERVICE = "social";
-const RELEASE = "c50ea3f8096564e3";
+const RELEASE = "055e679020930f6b";
 const CURRENT = "/etc/mtlsctl/social/current";
-const CERTIFICATE = "/etc/mtlsctl/social/releases/c50ea3f8096564e3/tls.crt";
-const PRIVATE_KEY = "/etc/mtlsctl/social/releases/c50ea3f8096564e3/tls.key";
+const CERTIFICATE = "/etc/mtlsctl/social/releases/055e679020930f6b/tls.crt";
+const PRIVATE_KEY = "/etc/mtlsctl/social/releases/055e679020930f6b/tls.key";
 
 const LISTENERS = new Map([
 ]);
@@ -21,7 +21,7 @@ const LISTENERS = new Map([
 const CALLEES = new Map([
   ["schedule", {
     serverName: "schedule.calendar.internal",
-    serversTrust: "/etc/mtlsctl/social/releases/c50ea3f8096564e3/servers/schedule.pem",
+    serversTrust: "/etc/mtlsctl/social/releases/055e679020930f6b/servers/schedule.pem",
     endpoints: [
       { address: "10.0.0.11", port: 8443 },
       { address: "web2.example.net", port: 8443 },
@@ -29,7 +29,7 @@ const CALLEES = new Map([
   }],
   ["ledger.admin", {
     serverName: "ledger.calendar.internal",
-    serversTrust: "/etc/mtlsctl/social/releases/c50ea3f8096564e3/servers/ledger.admin.pem",
+    serversTrust: "/etc/mtlsctl/social/releases/055e679020930f6b/servers/ledger.admin.pem",
     endpoints: [
       { address: "2001:db8::5", port: 9443 },
     ],
@@ -62,7 +62,9 @@ function load() {
     secureOptions: constants.SSL_OP_NO_TICKET, // A resumed session would not be checked again.
   };
   const listeners = new Map();
+  const callers = new Map();
   for (const [name, listener] of LISTENERS) {
+    callers.set(name, listener.callers);
     listeners.set(name, Object.assign({}, closed, {
       ca: listener.clientsTrust === null ? [] : [readAnchors(listener.clientsTrust)],
       requestCert: listener.requestCert,
@@ -91,7 +93,7 @@ function load() {
   for (const options of [closed, ...listeners.values(), ...Array.from(callees.values(), (one) => one.options)]) {
     tls.createSecureContext(options); // Refuses a key that does not belong to the certificate.
   }
-  return { release: RELEASE, closed, listeners, callees };
+  return { release: RELEASE, closed, listeners, callers, callees };
 }
 
 // The callee's name leads to its endpoints, whatever DNS knows of it; every other name is looked up as ever.
@@ -131,9 +133,22 @@ function entry(map, name, kind) {
   return found;
 }
 
-/** Options for `https.createServer`, `http2.createSecureServer` or `tls.createServer`. */
+/**
+ * Options for `https.createServer`, `http2.createSecureServer` or `tls.createServer`. Where callers are told apart by
+ * name, they let nobody in until `keepReloaded(server)` looks at the names.
+ */
 function serverOptions(listener = 'main') {
-  return Object.assign({}, entry(shared().live.listeners, listener, 'listener'));
+  const live = shared().live;
+  const options = Object.assign({}, entry(live.listeners, listener, 'listener'));
+  return live.callers.get(listener) === null ? options : Object.assign(options, { ca: [] });
+}
+
+// Whether the authority, which vouches for more services than may call, vouches for one that may: names as wholes.
+function isCaller(socket, listener) {
+  const callers = shared().live.callers.get(listener);
+  const certificate = socket.getPeerX509Certificate();
+  return callers === null || (callers !== undefined && certificate !== undefined
+    && callers.has(certificate.issuer + '|' + certificate.subject));
 }
 
 /** Options for `https.request`, `https.Agent`, `tls.connect` or undici's `connect`. */
@@ -173,8 +188,15 @@ function release() {
 function keepReloaded(server, listener = 'main', options = {}) {
   const state = shared();
   entry(state.live.listeners, listener, 'listener');
+  if (!state.servers.has(server)) {
+    server.prependListener('secureConnection', (socket) => {
+      if (!isCaller(socket, listener)) {
+        socket.destroy();
+      }
+    });
+    server.once('close', () => state.servers.delete(server));
+  }
   state.servers.set(server, listener);
-  server.once('close', () => state.servers.delete(server));
   follow(state, options.watch !== false);
   reload(); // The pointer may have moved since the module was loaded,
   server.setSecureContext(state.live.listeners.get(listener) || state.live.closed); // or the server was made before that.

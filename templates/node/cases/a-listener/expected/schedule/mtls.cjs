@@ -10,23 +10,25 @@ const path = require('node:path');
 const tls = require('node:tls');
 
 const SERVICE = "schedule";
-const RELEASE = "1886a574a3a5c6ca";
+const RELEASE = "a44d2840177d6c3b";
 const CURRENT = "/srv/demo/etc/mtlsctl/schedule/current";
-const CERTIFICATE = "/srv/demo/etc/mtlsctl/schedule/releases/1886a574a3a5c6ca/tls.crt";
-const PRIVATE_KEY = "/srv/demo/etc/mtlsctl/schedule/releases/1886a574a3a5c6ca/tls.key";
+const CERTIFICATE = "/srv/demo/etc/mtlsctl/schedule/releases/a44d2840177d6c3b/tls.crt";
+const PRIVATE_KEY = "/srv/demo/etc/mtlsctl/schedule/releases/a44d2840177d6c3b/tls.key";
 
 const LISTENERS = new Map([
   ["main", {
     requestCert: true,
     minVersion: 'TLSv1.2',
     maxVersion: 'TLSv1.3',
-    clientsTrust: "/srv/demo/etc/mtlsctl/schedule/releases/1886a574a3a5c6ca/clients/main.pem",
+    clientsTrust: "/srv/demo/etc/mtlsctl/schedule/releases/a44d2840177d6c3b/clients/main.pem",
+    callers: null, // The authorities alone say who gets in.
   }],
   ["admin", {
     requestCert: true,
     minVersion: 'TLSv1.3',
     maxVersion: 'TLSv1.3',
-    clientsTrust: "/srv/demo/etc/mtlsctl/schedule/releases/1886a574a3a5c6ca/clients/admin.pem",
+    clientsTrust: "/srv/demo/etc/mtlsctl/schedule/releases/a44d2840177d6c3b/clients/admin.pem",
+    callers: null, // The authorities alone say who gets in.
   }],
 ]);
 
@@ -59,7 +61,9 @@ function load() {
     secureOptions: constants.SSL_OP_NO_TICKET, // A resumed session would not be checked again.
   };
   const listeners = new Map();
+  const callers = new Map();
   for (const [name, listener] of LISTENERS) {
+    callers.set(name, listener.callers);
     listeners.set(name, Object.assign({}, closed, {
       ca: listener.clientsTrust === null ? [] : [readAnchors(listener.clientsTrust)],
       requestCert: listener.requestCert,
@@ -88,7 +92,7 @@ function load() {
   for (const options of [closed, ...listeners.values(), ...Array.from(callees.values(), (one) => one.options)]) {
     tls.createSecureContext(options); // Refuses a key that does not belong to the certificate.
   }
-  return { release: RELEASE, closed, listeners, callees };
+  return { release: RELEASE, closed, listeners, callers, callees };
 }
 
 // The callee's name leads to its endpoints, whatever DNS knows of it; every other name is looked up as ever.
@@ -128,9 +132,22 @@ function entry(map, name, kind) {
   return found;
 }
 
-/** Options for `https.createServer`, `http2.createSecureServer` or `tls.createServer`. */
+/**
+ * Options for `https.createServer`, `http2.createSecureServer` or `tls.createServer`. Where callers are told apart by
+ * name, they let nobody in until `keepReloaded(server)` looks at the names.
+ */
 function serverOptions(listener = 'main') {
-  return Object.assign({}, entry(shared().live.listeners, listener, 'listener'));
+  const live = shared().live;
+  const options = Object.assign({}, entry(live.listeners, listener, 'listener'));
+  return live.callers.get(listener) === null ? options : Object.assign(options, { ca: [] });
+}
+
+// Whether the authority, which vouches for more services than may call, vouches for one that may: names as wholes.
+function isCaller(socket, listener) {
+  const callers = shared().live.callers.get(listener);
+  const certificate = socket.getPeerX509Certificate();
+  return callers === null || (callers !== undefined && certificate !== undefined
+    && callers.has(certificate.issuer + '|' + certificate.subject));
 }
 
 /** Options for `https.request`, `https.Agent`, `tls.connect` or undici's `connect`. */
@@ -170,8 +187,15 @@ function release() {
 function keepReloaded(server, listener = 'main', options = {}) {
   const state = shared();
   entry(state.live.listeners, listener, 'listener');
+  if (!state.servers.has(server)) {
+    server.prependListener('secureConnection', (socket) => {
+      if (!isCaller(socket, listener)) {
+        socket.destroy();
+      }
+    });
+    server.once('close', () => state.servers.delete(server));
+  }
   state.servers.set(server, listener);
-  server.once('close', () => state.servers.delete(server));
   follow(state, options.watch !== false);
   reload(); // The pointer may have moved since the module was loaded,
   server.setSecureContext(state.live.listeners.get(listener) || state.live.closed); // or the server was made before that.
