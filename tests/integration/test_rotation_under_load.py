@@ -190,6 +190,60 @@ def new_lifetime(stage: Stage) -> None:
     assert before.serial_number != stage.leaf("mail").serial_number
 
 
+def shared_ca(stage: Stage) -> None:
+    """One CA for all: what it vouches for gets in by name alone."""
+    before = stage.save("mail", "before-shared-ca")
+    stage.inventory["trust"] = {"model": "shared-ca"}
+    stage.apply()
+    assert "CN=calendar CA g1" == stage.leaf("mail").issuer.rfc4514_string()
+    assert TURNED_AWAY == stage.call(stage.current("mail"), pose=posing(before)).outcome
+
+
+def newer_shared_ca(stage: Stage) -> None:
+    """The CA of all gets a new key; the old one is good for nothing afterwards."""
+    before = stage.save("mail", "before-newer-shared-ca")
+    stage.inventory["trust"]["certification_authority"] = {"generation": 2}
+    stage.apply()
+    assert "CN=calendar CA g2" == stage.leaf("mail").issuer.rfc4514_string()
+    assert TURNED_AWAY == stage.call(stage.current("mail"), pose=posing(before)).outcome
+
+
+def edge_removal_by_name(stage: Stage) -> None:
+    """One caller is let in no longer, though the CA that vouches for it is trusted on."""
+    before = stage.save("guest", "before-removal")
+    assert LET_IN == stage.call(before).outcome
+    stage.main["callers"].remove("guest")
+    stage.apply()
+    assert TURNED_AWAY == stage.call(before).outcome
+    assert LET_IN == stage.call(stage.current("mail")).outcome
+
+
+def pinned(stage: Stage) -> None:
+    """Every leaf signs itself; a member of the shared CA is a stranger."""
+    before = stage.save("mail", "before-pinned")
+    stage.inventory["trust"] = {"model": "pinned"}
+    stage.apply()
+    assert "CN=mail" == stage.leaf("mail").issuer.rfc4514_string()
+    assert TURNED_AWAY == stage.call(stage.current("mail"), pose=posing(before)).outcome
+
+
+def new_lifetime_of_pinned(stage: Stage) -> None:
+    """Every leaf is issued anew, which every peer has to learn; the old ones are refused in the end."""
+    before = stage.save("mail", "before-new-leaf")
+    stage.inventory["defaults"] = {"certificate": {"lifetime": "60d", "renew_before": "20d"}}
+    stage.apply()
+    assert TURNED_AWAY == stage.call(stage.current("mail"), pose=posing(before)).outcome
+
+
+def service_cas(stage: Stage) -> None:
+    """Back to a CA of each service's own."""
+    before = stage.save("mail", "before-service-cas")
+    del stage.inventory["trust"]
+    stage.apply()
+    assert stage.leaf("mail").issuer.rfc4514_string().startswith("CN=mail.calendar CA g")
+    assert TURNED_AWAY == stage.call(stage.current("mail"), pose=posing(before)).outcome
+
+
 def without_a_failure(stage: Stage, changes: Iterable[Callable[[Stage], None]]) -> None:
     phases = Phases()
     with under_load(stage) as (load, node):
@@ -204,6 +258,13 @@ def without_a_failure(stage: Stage, changes: Iterable[Callable[[Stage], None]]) 
 @pytest.mark.parametrize("runtime", ["nginx", "node"])
 def test_no_declared_request_fails_whatever_changes(tmp_path: Path, runtime: str) -> None:
     changes = (callers_cas, servers_ca, edge_removal, port_change, rename, new_lifetime)
+    without_a_failure(Stage(tmp_path, runtime, BOTH), changes)
+
+
+@pytest.mark.parametrize("runtime", ["nginx", "node"])
+def test_no_declared_request_fails_when_the_trust_model_changes(tmp_path: Path, runtime: str) -> None:
+    """From a CA of each service's own to a shared one and to leaves that sign themselves, renewed on the way, and back."""
+    changes = (shared_ca, newer_shared_ca, edge_removal_by_name, pinned, new_lifetime_of_pinned, service_cas)
     without_a_failure(Stage(tmp_path, runtime, BOTH), changes)
 
 
