@@ -263,7 +263,7 @@ def test_no_declared_request_fails_whatever_changes(tmp_path: Path, runtime: str
 
 @pytest.mark.parametrize("runtime", ["nginx", "node"])
 def test_no_declared_request_fails_when_the_trust_model_changes(tmp_path: Path, runtime: str) -> None:
-    """From a CA of each service's own to a shared one and to leaves that sign themselves, renewed on the way, and back."""
+    """From a CA of each service's own to a shared one and to leaves that sign themselves, and back."""
     changes = (shared_ca, newer_shared_ca, edge_removal_by_name, pinned, new_lifetime_of_pinned, service_cas)
     without_a_failure(Stage(tmp_path, runtime, BOTH), changes)
 

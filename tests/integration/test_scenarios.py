@@ -27,6 +27,8 @@ from mtlsctl.operations.plan import plan
 from mtlsctl.operations.project import find_project
 from mtlsctl.operations.status import Standing, status
 from mtlsctl.operations.workspace import Workspace
+from mtlsctl.pki.probes import craft_foreign
+from mtlsctl.pki.stores import parse_bundle
 from mtlsctl.render.catalog import load_catalog, our_templates
 from tests.integration.canaries import dump_of
 from tests.integration.repository import (
@@ -355,6 +357,26 @@ def test_a_ca_that_was_swapped_in_the_state_is_trusted_by_nobody(estate: Estate)
         database.execute("UPDATE certificates SET der = ? WHERE sha256 = ?", (*mine, *sha256))
         database.commit()
     inventory = calendar()
+    inventory["services"]["schedule"]["settings"] = {"upstream": "http://127.0.0.1:9"}
+    estate.write(inventory)
+    ran = estate.run("apply", "--yes")
+    assert (1, True) == (ran.code, "M3050" in ran.out + ran.err), ran
+
+
+def test_a_pinned_leaf_that_was_swapped_in_the_state_is_trusted_by_nobody(estate: Estate) -> None:
+    inventory = calendar() | {"trust": {"model": "pinned"}}
+    estate.write(inventory)
+    assert 0 == estate.run("apply", "--yes").code
+    with closing(sqlite3.connect(estate.state)) as database:
+        for (trigger,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            database.execute(f"DROP TRIGGER {trigger}")
+        database.execute("PRAGMA foreign_keys = OFF")
+        newest = "SELECT certificate_sha256 FROM credentials WHERE service = ? ORDER BY sequence DESC"
+        theirs = database.execute(newest, ["mail"]).fetchone()
+        (leaf,) = database.execute("SELECT der FROM certificates WHERE sha256 = ?", theirs).fetchone()
+        lookalike = parse_bundle(craft_foreign(leaf, now=datetime.now(UTC)).chain)[0]
+        database.execute("UPDATE certificates SET der = ? WHERE sha256 = ?", (lookalike, *theirs))
+        database.commit()
     inventory["services"]["schedule"]["settings"] = {"upstream": "http://127.0.0.1:9"}
     estate.write(inventory)
     ran = estate.run("apply", "--yes")
