@@ -8,6 +8,7 @@ from mtlsctl.inventory import codes, grammar
 from mtlsctl.inventory.problems import shown
 from mtlsctl.inventory.shape import refuse_unquoted_key
 from mtlsctl.inventory.source import Map
+from mtlsctl.model.keystore import ALIAS, FILE_NAME, GENERATED, SECRET_VARIABLE, PasswordSource
 from mtlsctl.model.runtime import SettingType
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ def read_settings(
             continue
         found = _value(words, known[name], value, node, service, callees_of)
         values += [] if found is None else [(name, found)]
+    _refuse_one_name(
+        words, node, [(name, value) for name, value in values if known[name].type is SettingType.FILE_NAME]
+    )
     for setting in runtime.settings:
         if setting.required and (node is None or (setting.name not in node and setting.name not in node.lost)):
             message = f"the runtime `{runtime.name}` needs the setting `{setting.name}`"
@@ -73,10 +77,67 @@ def _value(
         message = f"the setting `{name}` is a mapping of services to ports"
         words.problems.add(codes.SETTING_VALUE, message, at, value if isinstance(value, str) else "")
         return None
+    if setting.type is SettingType.PASSWORD:
+        return _password(words, name, value, node)
     if not isinstance(value, str) or not value:
         words.problems.add(codes.SETTING_VALUE, f"the setting `{name}` is a single value", node.keys_at[name], name)
         return None
-    return words.parsed(value, at, _as_setting(name, _SIMPLE[setting.type]))
+    return words.parsed(value, at, _as_setting(name, _grammar(setting)))
+
+
+def _grammar(setting: Setting) -> Callable[[str], str | int | bool]:
+    match setting.type:
+        case SettingType.CHOICE:
+            return grammar.choice({value: value for value in setting.values})
+        case SettingType.FILE_NAME:
+            return lambda text: _file_name(text, setting.reserved)
+        case SettingType.ALIAS:
+            return _alias
+        case _:
+            return _SIMPLE[setting.type]
+
+
+def _file_name(text: str, reserved: AbstractSet[str]) -> str:
+    if FILE_NAME.fullmatch(text) is None:
+        message = f"`{shown(text)}` is not a file name: letters, digits and `._-`, at most 64, no dot in front"
+        raise grammar.Unfit(codes.SETTING_VALUE, message)
+    if text.lower() in reserved:
+        raise grammar.Unfit(codes.SETTING_VALUE, f"`{text}` is the name of another file of the release")
+    return text
+
+
+def _alias(text: str) -> str:
+    if ALIAS.fullmatch(text) is None:
+        message = f"`{shown(text)}` is not an alias: small letters, digits and inner `._-`, at most 64"
+        raise grammar.Unfit(codes.SETTING_VALUE, message)
+    return text
+
+
+def _refuse_one_name(words: Words, node: Map | None, names: list[tuple[str, SettingValue]]) -> None:
+    """Two files of a release with one name; some file systems do not tell large letters from small."""
+    first: dict[str, str] = {}
+    for name, value in names:
+        other = first.setdefault(str(value).lower(), name)
+        if other != name and node is not None:
+            message = f"the settings `{other}` and `{name}` give two files one name"
+            words.problems.add(codes.SETTING_VALUE, message, node.values_at[name], str(value))
+
+
+def _password(words: Words, name: str, value: Node, node: Map) -> str | None:
+    """Where a password comes from. What stands here in its place may be one, so it is never repeated."""
+    found = PasswordSource()
+    if isinstance(value, Map) and len(value) == 1:
+        ((kind, word),) = value.items()
+        if kind == "env" and isinstance(word, str) and SECRET_VARIABLE.fullmatch(word):
+            found = PasswordSource(variable=word)
+        elif kind == "file" and isinstance(word, str) and FILE_NAME.fullmatch(word):
+            found = PasswordSource(file=word)
+    if value != GENERATED and found == PasswordSource():
+        message = f"the setting `{name}` says where a password comes from, and is never one"
+        advice = "`generated`, { env: MTLSCTL_SECRET_NAME } or { file: NAME }, a file of the folder MTLSCTL_SECRETS_DIR"
+        words.problems.add(codes.SETTING_VALUE, message, node.keys_at[name], name, help=advice)
+        return None
+    return str(found)
 
 
 def _as_setting(name: str, parse: Callable[[str], str | int | bool]) -> Callable[[str], str | int | bool]:

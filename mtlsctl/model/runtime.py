@@ -32,6 +32,14 @@ class SettingType(StrEnum):
     INTEGER = "integer"
     BOOLEAN = "boolean"
     CALLEE_PORTS = "callee_ports"
+    CHOICE = "choice"
+    """One of the words that the manifest lists."""
+    FILE_NAME = "file_name"
+    """The name of a file of the release, one path component."""
+    ALIAS = "alias"
+    """The name of a key's entry in a store, lower case."""
+    PASSWORD = "password"  # noqa: S105  the type of a setting, not a password
+    """Where a password comes from; never the password itself."""
 
 
 class Check(StrEnum):
@@ -52,12 +60,17 @@ class Reload(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One setting of a runtime: its type, whether it must be given, what it means (for the reference)."""
+    """One setting of a runtime: its type, whether it must be given, what it means (for the reference).
+
+    `values` are the words of a choice. `reserved` are the names, in small letters, that a file may not be given.
+    """
 
     name: str
     type: SettingType
     required: bool
     description: str
+    values: tuple[str, ...] = ()
+    reserved: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,8 @@ SIGNATURE = "M7103"
 CERTIFICATE_UNREADABLE = "M7104"
 KEY_UNREADABLE = "M7105"
 PEM = "M7106"
+STORE_PASSWORD = "M7107"  # noqa: S105  a code, not a password
+STORE = "M7108"
 
 FILE_MISSING = "M7201"
 KEY_MISMATCH = "M7202"
@@ -22,6 +24,7 @@ BUNDLE = "M7208"
 MODE = "M7209"
 NAME_BUDGET = "M7210"
 KEY_OUTSIDE = "M7211"
+STORE_CONTENT = "M7212"
 
 MEANINGS = MappingProxyType(
     {
@@ -31,6 +34,8 @@ MEANINGS = MappingProxyType(
         CERTIFICATE_UNREADABLE: "The bytes are not one X.509 certificate.",
         KEY_UNREADABLE: "The bytes are not an unencrypted private key of a kind that is used here.",
         PEM: "A PEM file is empty, cut short, or holds something besides certificates that each end with a newline.",
+        STORE_PASSWORD: "A store's password is too short, too long, or has a character that programs read differently.",
+        STORE: "A PKCS#12 store cannot be made, cannot be opened with its password, or does not hold what was put in.",
         FILE_MISSING: "A release lacks a file that it must hold.",
         KEY_MISMATCH: "The private key of a release does not belong to its certificate.",
         WRONG_CERTIFICATE: "A release presents another certificate than the one that was issued for it.",
@@ -42,6 +47,7 @@ MEANINGS = MappingProxyType(
         MODE: "A file can be read or written by more users than it should be.",
         NAME_BUDGET: "A listener's CA names are too long for a handshake: above 64,000 bytes every caller fails.",
         KEY_OUTSIDE: "Private key bytes stand in a file other than `tls.key`.",
+        STORE_CONTENT: "A key store or trust store of a release is not exactly what the policy says.",
     }
 )
 """Every code -> what holds when it is reported, in one or two sentences."""

@@ -14,17 +14,22 @@ from typing import TYPE_CHECKING
 from mtlsctl.errors import RuntimeFolderError
 from mtlsctl.model.diagnostic import Diagnostic, Span
 from mtlsctl.model.release import recipe_from_json
+from mtlsctl.model.secret import Secret
 from mtlsctl.model.topology import ProcessId
 from mtlsctl.model.trust import common_name_of
 from mtlsctl.render import codes
 from mtlsctl.render.process import render_pointer
-from mtlsctl.render.release import Material, fill
+from mtlsctl.render.release import Material, fill, render_secret_files
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from mtlsctl.model.release import Recipe
     from mtlsctl.render.catalog import RuntimeFolder
+
+
+MADE_UP_PASSWORD = Secret(b"made-up-password")
+"""Stands for the password of stores; the stores themselves hold salts and a key, and are in no case."""
 
 
 def cases_of(folder: RuntimeFolder) -> list[Path]:
@@ -51,6 +56,9 @@ def render_case(folder: RuntimeFolder, case: Path) -> dict[str, bytes]:
     recipes = [_recipe(file) for file in sorted(case.glob("recipe*.json"))]
     releases = [fill(recipe, folder, made_up_material(recipe)) for recipe in recipes]
     found = {f"{one.service}/{file.path}": file.content for one in releases for file in one.files}
+    for recipe, one in zip(recipes, releases, strict=True):
+        for file in render_secret_files(recipe, folder, one.release, MADE_UP_PASSWORD) if one.stores else ():
+            found[f"{one.service}/{file.path}"] = file.content
     pointer = folder.manifest.pointer
     if pointer is not None:
         process = ProcessId(recipes[0].instance.host, recipes[0].process.name)

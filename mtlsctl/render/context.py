@@ -17,7 +17,12 @@
   `service`, `listener`, `server_name` (the name to send and to check), `endpoints` (each with `address`, `port`,
   `place`), `ports` (each with `port`, its `endpoints`, and `addresses`: those of its endpoints joined by commas,
   none unless all are numeric), `servers_trust` (absolute path of the callee's anchors), `verify_depth`.
-- `settings`: every setting of the manifest, none when absent. A `callee_ports` setting maps callee names to ports.
+- `settings`: every setting of the manifest, none when absent, but for a password. A `callee_ports` setting maps callee
+  names to ports; a `choice` is one of its words, to compare with.
+- `stores`: absolute paths of the manifest's stores, none where the release holds no such store: `key`, `all_servers`,
+  `everyone`, and by the name of a listener `clients`, by that of a callee `servers` (`stores.servers[callee.name]`).
+  `store_alias`: the alias of the key. `store_password_file`: absolute path of the file with their password.
+- `store_password`: the password of the stores and of the key in them, only in a file with `secret: true`.
 - `callee` or `listener`: the one at hand, in a file with `each`.
 
 **The template of a pointer file**
@@ -39,6 +44,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mtlsctl.model.identifiers import LABEL, DnsId, InvalidIdentifier, IpId
+from mtlsctl.model.keystore import ALIAS, FILE_NAME
 from mtlsctl.model.runtime import SettingType
 from mtlsctl.model.topology import MAIN
 from mtlsctl.render.quoting import Untrusted, Unwritable
@@ -47,7 +53,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from mtlsctl.model.release import Callee, Endpoint, Recipe, ServedListener
-    from mtlsctl.model.runtime import Runtime
+    from mtlsctl.model.runtime import Runtime, Setting
     from mtlsctl.model.topology import ListenerId, SettingValue
     from mtlsctl.model.trust import PeerPolicy, TrustAnchor
 
@@ -64,8 +70,12 @@ RELEASE_VARIABLES = frozenset(
         "listeners",
         "callees",
         "settings",
+        "stores",
+        "store_alias",
+        "store_password_file",
     }
 )
+SECRET_VARIABLES = frozenset({"store_password"})
 PROCESS_VARIABLES = frozenset({"process", "sockets", "includes", "longest_name"})
 EACH_VARIABLES = frozenset({"callee", "listener"})
 NUMBERS = frozenset({"port", "verify_depth", "longest_name"})
@@ -305,18 +315,27 @@ def _bracketed(address: str) -> str:
 
 def _settings(recipe: Recipe, runtime: Runtime) -> Mapping[str, object]:
     given = dict(recipe.settings)
-    types = {setting.name: setting.type for setting in runtime.settings}
-    for name in sorted(given.keys() - types.keys()):
+    known = {setting.name: setting for setting in runtime.settings}
+    for name in sorted(given.keys() - known.keys()):
         raise UnfitSetting(f"the runtime `{runtime.name}` has no setting `{name}`")
-    return {name: _setting(given.get(name), kind, recipe) for name, kind in types.items()}
+    return {
+        name: _setting(given.get(name), setting, recipe)
+        for name, setting in known.items()
+        if setting.type is not SettingType.PASSWORD
+    }
 
 
-def _setting(value: SettingValue | None, kind: SettingType, recipe: Recipe) -> object:
+def _setting(value: SettingValue | None, setting: Setting, recipe: Recipe) -> object:
+    kind = setting.type
     match kind, value:
         case _, None:
             return None
         case SettingType.HTTP_URL, str():
             return _url(value)
+        case SettingType.CHOICE, str():
+            return _chosen(value, setting)
+        case SettingType.FILE_NAME | SettingType.ALIAS, str():
+            return _named(value, kind)
         case SettingType.INTEGER, bool():
             pass
         case (SettingType.BOOLEAN, bool()) | (SettingType.INTEGER, int()):
@@ -324,6 +343,18 @@ def _setting(value: SettingValue | None, kind: SettingType, recipe: Recipe) -> o
         case SettingType.CALLEE_PORTS, tuple():
             return {Untrusted(name): port for name, port in local_ports(value, recipe)}
     raise UnfitSetting(f"a setting is not of its type {kind.value}")
+
+
+def _chosen(value: str, setting: Setting) -> str:
+    if value not in setting.values:
+        raise UnfitSetting(f"the setting `{setting.name}` is one of {', '.join(setting.values)}")
+    return value
+
+
+def _named(value: str, kind: SettingType) -> Untrusted:
+    if not (FILE_NAME if kind is SettingType.FILE_NAME else ALIAS).fullmatch(value):
+        raise UnfitSetting(f"a setting is not of its type {kind.value}")
+    return Untrusted(value)
 
 
 def _url(value: str) -> Untrusted:

@@ -12,7 +12,7 @@ from mtlsctl.model.runtime import SettingType
 from mtlsctl.render import codes
 from mtlsctl.render.cases import cases_of, expected_of, render_case
 from mtlsctl.render.catalog import read_folder
-from mtlsctl.render.context import EACH_VARIABLES, NUMBERS, PROCESS_VARIABLES, RELEASE_VARIABLES
+from mtlsctl.render.context import EACH_VARIABLES, NUMBERS, PROCESS_VARIABLES, RELEASE_VARIABLES, SECRET_VARIABLES
 from mtlsctl.render.environment import environment
 from mtlsctl.render.quoting import FILTERS
 
@@ -76,9 +76,10 @@ def _documented(folder: RuntimeFolder, template: str) -> frozenset[str]:
     known: frozenset[str] = frozenset()
     for file in makes:
         known |= RELEASE_VARIABLES | ({file.each} if file.each else frozenset())
+        known |= SECRET_VARIABLES if file.secret else frozenset()
     if pointer is not None and pointer.template == template:
         known |= PROCESS_VARIABLES
-    return known or RELEASE_VARIABLES | PROCESS_VARIABLES | EACH_VARIABLES
+    return known or RELEASE_VARIABLES | PROCESS_VARIABLES | EACH_VARIABLES | SECRET_VARIABLES
 
 
 def _unquoted(folder: RuntimeFolder, name: str, tree: nodes.Template) -> Iterator[Diagnostic]:

@@ -16,6 +16,7 @@ import yaml
 from mtlsctl.errors import RuntimeFolderError
 from mtlsctl.model.diagnostic import Diagnostic, Span
 from mtlsctl.model.identifiers import LABEL
+from mtlsctl.model.keystore import SEALED, StoreKind, StoreProfile
 from mtlsctl.model.runtime import (
     Check,
     Enforcement,
@@ -38,13 +39,27 @@ MANIFEST_FILE = "runtime.yaml"
 CURRENT_PATH = "/etc/mtlsctl/{service}/current"
 
 EACH = ("callee", "listener")
+STORE_EACH = {StoreKind.CLIENTS: "listener", StoreKind.SERVERS: "callee", StoreKind.ANCHOR: "anchor"}
+"""Kinds of stores of which a release holds one for each listener, callee or anchor."""
 
+STORE_SETTINGS = {
+    "alias": SettingType.ALIAS,
+    "store_password": SettingType.PASSWORD,
+    "store_profile": SettingType.CHOICE,
+}
+"""The settings that stores follow, by the types that they must have where a manifest has them."""
+
+_STORE_PATH = re.compile(
+    r"(?:[A-Za-z0-9_-]|\{(?:callee|listener|anchor)\})(?:[A-Za-z0-9._/-]|\{(?:callee|listener|anchor)\})*"
+)
 _PATH = re.compile(r"(?:[A-Za-z0-9_-]|\{callee\}|\{listener\})(?:[A-Za-z0-9._/-]|\{callee\}|\{listener\})*")
 _POINTER_PATH = re.compile(r"(?:/(?:[A-Za-z0-9_-]|\{service\})(?:[A-Za-z0-9._-]|\{service\})*)+")
 _PROGRAM = re.compile(r"[A-Za-z0-9._-]{1,15}")
+_VALUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SETTING = re.compile(r"[a-z][a-z0-9_]*")
 _TEMPLATE = re.compile(r"[A-Za-z0-9._-]+\.j2")
 _OURS = ("tls.crt", "tls.key", "clients", "servers")
+_FILES_OF_OURS = ("tls.crt/", "tls.key/")
 _LARGEST = 65_536
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -66,6 +81,21 @@ class ReleaseFile:
     path: str
     template: str
     each: str | None = None
+    secret: bool = False
+    """Whether it holds the password of the stores: mode 0600, and made only when the release is staged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseStore:
+    """One store of a release, or one for each listener, callee or anchor, whose name fills the path.
+
+    `named_by` is the setting that gives the file another name; None where there is none.
+    """
+
+    path: str
+    kind: StoreKind
+    each: str | None = None
+    named_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +111,7 @@ class Manifest:
     check: Check
     reload: Reload
     files: tuple[ReleaseFile, ...]
+    stores: tuple[ReleaseStore, ...]
     enforcement: Enforcement
     settings: tuple[Setting, ...]
 
@@ -206,10 +237,12 @@ def _manifest(reading: _Reading, node: yaml.Node | None) -> Manifest | None:
             node,
             "a manifest",
             ("version", "name", "description", "roles", "process", "enforces"),
-            ("files", "settings"),
+            ("files", "stores", "settings"),
         )
         if reading.text(top["version"], "`version`") != "1":
             raise reading.wrong("`version` is 1", top["version"])
+        files = tuple(_file(reading, one) for one in reading.items(top.get("files"), "`files`"))
+        stores = tuple(_store(reading, one) for one in reading.items(top.get("stores"), "`stores`"))
         process = reading.record(top["process"], "`process`", ("scope", "pointer"), ("program", "check", "reload"))
         program = process.get("program")
         return Manifest(
@@ -221,9 +254,10 @@ def _manifest(reading: _Reading, node: yaml.Node | None) -> Manifest | None:
             pointer=_pointer(reading, process["pointer"]),
             check=reading.word(process["check"], "`check`", Check) if "check" in process else Check.NONE,
             reload=reading.word(process["reload"], "`reload`", Reload) if "reload" in process else Reload.NONE,
-            files=tuple(_file(reading, one) for one in reading.items(top.get("files"), "`files`")),
+            files=files,
+            stores=stores,
             enforcement=_enforcement(reading, top["enforces"]),
-            settings=tuple(_settings(reading, top.get("settings"))),
+            settings=tuple(_settings(reading, top.get("settings"), _top_names(files, stores))),
         )
     except _Wrong:
         return None
@@ -241,7 +275,7 @@ def _pointer(reading: _Reading, node: yaml.Node) -> PointerFile | None:
 
 
 def _file(reading: _Reading, node: yaml.Node) -> ReleaseFile:
-    parts = reading.record(node, "an entry of `files`", ("path", "template"), ("each",))
+    parts = reading.record(node, "an entry of `files`", ("path", "template"), ("each", "secret"))
     each = reading.text(parts["each"], "`each`") if "each" in parts else None
     if each is not None and each not in EACH:
         raise reading.wrong(f"`each` is one of {', '.join(EACH)}", parts["each"])
@@ -249,7 +283,48 @@ def _file(reading: _Reading, node: yaml.Node) -> ReleaseFile:
     problem = _path_problem(path, each)
     if problem:
         raise reading.wrong(problem, parts["path"])
-    return ReleaseFile(path=path, template=reading.text(parts["template"], "`template`", _TEMPLATE), each=each)
+    return ReleaseFile(
+        path=path,
+        template=reading.text(parts["template"], "`template`", _TEMPLATE),
+        each=each,
+        secret=reading.switch(parts["secret"], "`secret`") if "secret" in parts else False,
+    )
+
+
+def _store(reading: _Reading, node: yaml.Node) -> ReleaseStore:
+    parts = reading.record(node, "an entry of `stores`", ("path", "kind"), ("each", "named_by"))
+    kind = reading.word(parts["kind"], "`kind`", StoreKind)
+    each = reading.text(parts["each"], "`each`") if "each" in parts else None
+    if each != STORE_EACH.get(kind):
+        wanted = STORE_EACH.get(kind)
+        what = f"goes with `each: {wanted}`" if wanted else "goes with no `each`"
+        raise reading.wrong(f"`kind: {kind}` {what}", node)
+    path = reading.text(parts["path"], "`path`, relative,", _STORE_PATH)
+    problem = _store_path_problem(path, each)
+    if problem:
+        raise reading.wrong(problem, parts["path"])
+    named_by = reading.text(parts["named_by"], "`named_by`", _SETTING) if "named_by" in parts else None
+    if named_by is not None and "/" in path:
+        raise reading.wrong("a store that a setting names lies in no folder of the release", parts["path"])
+    if named_by is not None and each is not None:
+        raise reading.wrong("`named_by` gives one name, and there is a store for each", parts["named_by"])
+    return ReleaseStore(path=path, kind=kind, each=each, named_by=named_by)
+
+
+def _store_path_problem(path: str, each: str | None) -> str | None:
+    if ".." in path or "//" in path or path.endswith("/"):
+        return "`path` is relative and goes only down"
+    if path in _OURS or path.startswith(_FILES_OF_OURS) or path.endswith((".pem", ".key", ".crt")):
+        return "certificates, keys and bundles have fixed names and are in every release"
+    if set(re.findall(r"\{(\w+)\}", path)) != ({each} if each else set()):
+        return "what `each` says stands in `path`, in braces, and nothing else does"
+    return None
+
+
+def _top_names(files: tuple[ReleaseFile, ...], stores: tuple[ReleaseStore, ...]) -> frozenset[str]:
+    """What lies in a release besides the files that settings name, so that none of them gets such a name."""
+    paths = [file.path for file in files] + [store.path for store in stores if store.named_by is None]
+    return frozenset(name.lower() for name in (*_OURS, *(path.split("/", 1)[0] for path in paths)))
 
 
 def _path_problem(path: str, each: str | None) -> str | None:
@@ -268,23 +343,36 @@ def _enforcement(reading: _Reading, node: yaml.Node) -> Enforcement:
     return Enforcement(**{name: reading.switch(parts[name], f"`{name}`") for name in names})
 
 
-def _settings(reading: _Reading, node: yaml.Node | None) -> Iterator[Setting]:
+def _settings(reading: _Reading, node: yaml.Node | None, reserved: frozenset[str]) -> Iterator[Setting]:
     for name, part in sorted((reading.entries(node, "`settings`") if node is not None else {}).items()):
         if not _SETTING.fullmatch(name):
             raise reading.wrong("a setting's name is lower case letters, digits and underscores", part)
-        parts = reading.record(part, f"the setting `{name}`", ("type", "description"), ("required",))
+        parts = reading.record(part, f"the setting `{name}`", ("type", "description"), ("required", "values"))
+        kind = reading.word(parts["type"], "`type`", SettingType)
+        if ("values" in parts) != (kind is SettingType.CHOICE):
+            raise reading.wrong("`values` goes with `type: choice`, and only with it", part)
         yield Setting(
             name=name,
-            type=reading.word(parts["type"], "`type`", SettingType),
+            type=kind,
             required=reading.switch(parts["required"], "`required`") if "required" in parts else False,
             description=reading.text(parts["description"], "`description`"),
+            values=_values(reading, parts["values"]) if "values" in parts else (),
+            reserved=reserved if kind is SettingType.FILE_NAME else frozenset(),
         )
+
+
+def _values(reading: _Reading, node: yaml.Node) -> tuple[str, ...]:
+    found = tuple(reading.text(one, "a value", _VALUE) for one in reading.items(node, "`values`"))
+    if not found or len(set(found)) != len(found):
+        raise reading.wrong("`values` is a list of different words, one at least", node)
+    return found
 
 
 def _misfits(manifest: Manifest) -> Iterator[str]:
     """What each part allows and the whole does not."""
     pointer, whole_host = manifest.pointer, manifest.scope is ProcessScope.HOST
-    paths = [file.path for file in manifest.files]
+    paths = [file.path for file in manifest.files] + [store.path for store in manifest.stores]
+    yield from _store_misfits(manifest)
     if not manifest.roles:
         yield "`roles` is empty: the runtime could be used for nothing"
     if len(set(paths)) != len(paths):
@@ -299,6 +387,34 @@ def _misfits(manifest: Manifest) -> Iterator[str]:
         yield "a pointer file names {service} if each instance has its own, and only then"
     if pointer.includes not in {file.path for file in manifest.files if file.each is None}:
         yield "`includes` names one of `files` that every release holds once"
+
+
+def _store_misfits(manifest: Manifest) -> Iterator[str]:
+    kinds = [store.kind for store in manifest.stores]
+    is_sealed = bool(SEALED & set(kinds))
+    if len(set(kinds)) != len(kinds):
+        yield "two stores are of the same kind"
+    if kinds.count(StoreKind.PASSWORD) != int(is_sealed):
+        yield "stores have one entry of `kind: password` beside them, and it stands only beside stores"
+    if any(file.secret for file in manifest.files) and not is_sealed:
+        yield "a file is `secret` by the password of the stores, and there are none"
+    if StoreKind.EVERYONE in kinds and manifest.enforcement.separate_trust:
+        yield "a store for everyone is one store for both directions, so `separate_trust` is false"
+    yield from _store_setting_misfits(manifest)
+
+
+def _store_setting_misfits(manifest: Manifest) -> Iterator[str]:
+    settings = {setting.name: setting for setting in manifest.settings}
+    for named_by in [store.named_by for store in manifest.stores if store.named_by is not None]:
+        if named_by not in settings or settings[named_by].type is not SettingType.FILE_NAME:
+            yield f"`named_by` names a setting of `type: file_name`, and `{named_by}` is none"
+    for name, kind in STORE_SETTINGS.items():
+        if name in settings and settings[name].type is not kind:
+            yield f"the setting `{name}` has `type: {kind}`"
+    if not set(settings["store_profile"].values if "store_profile" in settings else ()) <= set(StoreProfile):
+        yield f"`store_profile` is one of {', '.join(StoreProfile)}"
+    if any(one.type is SettingType.PASSWORD and name != "store_password" for name, one in settings.items()):
+        yield "the only password is `store_password`"
 
 
 def _unreadable(error: yaml.YAMLError, file: str) -> Diagnostic:

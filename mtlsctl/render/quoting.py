@@ -114,6 +114,14 @@ def curl_certificate(word: object) -> Quoted:
     return Quoted(_curl_quoted(text.replace("\\", "\\\\").replace(":", "\\:")))
 
 
+def java_argument(word: object) -> Quoted:
+    """One argument of a file for `java @file`, double-quoted as its launcher reads it. Refused: what is not ASCII."""
+    text = _printable(word, refused="", syntax="a Java argument file")
+    if not text.isascii():
+        raise Unwritable("a Java argument file is read in the encoding of the locale: only ASCII is written")
+    return Quoted('"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"')
+
+
 def _curl_quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
@@ -123,5 +131,6 @@ FILTERS: dict[str, Callable[[object], Quoted]] = {
     "js": js,
     "curl": curl,
     "curl_certificate": curl_certificate,
+    "java_argument": java_argument,
 }
 """Every filter that a template may use, and there is no other."""

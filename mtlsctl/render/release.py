@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from mtlsctl.errors import PreflightError, UnsafePlan
 from mtlsctl.model.diagnostic import Diagnostic
-from mtlsctl.model.release import release_digest
+from mtlsctl.model.keystore import SEALED, StoreKind
+from mtlsctl.model.release import canonical_digest, release_digest
 from mtlsctl.model.topology import ClientCertificate
 from mtlsctl.model.trust import in_order
 from mtlsctl.pki.stores import to_pem
@@ -19,21 +20,26 @@ from mtlsctl.render.context import (
     callee_name,
     clients_file,
     label,
+    release_folder,
     release_variables,
     servers_file,
 )
 from mtlsctl.render.environment import render
-from mtlsctl.render.quoting import Unwritable
+from mtlsctl.render.quoting import Untrusted, Unwritable
+from mtlsctl.render.stores import anchors_of_callers, specifications, stores_view
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from mtlsctl.model.keystore import StoreSpecification
     from mtlsctl.model.release import Recipe
+    from mtlsctl.model.secret import Secret
     from mtlsctl.model.trust import PeerPolicy, TrustAnchor
     from mtlsctl.render.catalog import RuntimeFolder
     from mtlsctl.render.manifest import ReleaseFile
 
 PUBLIC_MODE = 0o640
+SECRET_MODE = 0o600
 RELEASE_NAME_DIGITS = 16
 
 
@@ -56,19 +62,22 @@ class RenderedFile:
     """A public file of a release; `path` is relative and slash-separated."""
 
     path: str
-    content: bytes
+    content: bytes = field(repr=False)
     mode: int = PUBLIC_MODE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderedRelease:
-    """A release, complete but for its private key, which its host links by `key_spki_sha256`."""
+    """A release, complete but for what holds a secret: its private key, which its host links by `key_spki_sha256`, the
+    stores that `stores` specifies, and the manifest's secret files, which `render_secret_files` gives.
+    """
 
     service: str
     release: str
     release_digest: str
     key_spki_sha256: str
     files: tuple[RenderedFile, ...]
+    stores: tuple[StoreSpecification, ...] = ()
 
 
 def render_release(recipe: Recipe, folder: RuntimeFolder, material: Material) -> RenderedRelease:
@@ -93,23 +102,107 @@ def fill(recipe: Recipe, folder: RuntimeFolder, material: Material) -> RenderedR
         raise _refused(recipe, codes.SETTING, error) from None
 
 
+def render_secret_files(
+    recipe: Recipe,
+    folder: RuntimeFolder,
+    release: str,
+    password: Secret,
+    subjects: Mapping[TrustAnchor, str] | None = None,
+) -> tuple[RenderedFile, ...]:
+    """What holds the password of a release's stores, 0600: the manifest's secret files and the password file itself.
+
+    `subjects` as in Material; without them any text stands there, to try templates before there are certificates.
+    Raises as `render_release` does; UnsafePlan M2301 when a syntax cannot hold a character of the password.
+    """
+    try:
+        stores = specifications(recipe, folder.manifest)
+        known = _stand_ins(recipe) if subjects is None else subjects
+        variables = _variables(recipe, folder, release, stores, known)
+        variables["store_password"] = Untrusted(password.reveal().decode("ascii", "replace"))
+        files = dict(_rendered(recipe, folder, variables, secret=True))
+    except Unwritable as error:
+        raise _refused(recipe, codes.UNWRITABLE, error) from None
+    except UnfitSetting as error:
+        raise _refused(recipe, codes.SETTING, error) from None
+    files |= {one.path: password.reveal() for one in stores if one.kind is StoreKind.PASSWORD}
+    return tuple(RenderedFile(path=path, content=files[path], mode=SECRET_MODE) for path in sorted(files))
+
+
 def _filled(recipe: Recipe, folder: RuntimeFolder, material: Material) -> RenderedRelease:
-    stores = dict(_stores(recipe, material))
-    digest = release_digest(recipe, _digests(material, stores))
+    bundles = dict(_bundles(recipe, material))
+    stores = specifications(recipe, folder.manifest)
+    digest = release_digest(recipe, {**_digests(material, bundles), **_store_digests(stores, material)})
     release = digest[:RELEASE_NAME_DIGITS]
-    variables = release_variables(recipe, release, folder.runtime, material.subjects)
-    rendered = dict(_rendered(recipe, folder, variables))
-    files = (RenderedFile(path=path, content=content) for path, content in sorted({**stores, **rendered}.items()))
+    variables = _variables(recipe, folder, release, stores, material.subjects)
+    rendered = dict(_rendered(recipe, folder, variables, secret=False))
+    exported = dict(_exported(stores, material))
+    files = (
+        RenderedFile(path=path, content=content)
+        for path, content in sorted({**bundles, **rendered, **exported}.items())
+    )
     return RenderedRelease(
         service=recipe.instance.service,
         release=release,
         release_digest=digest,
         key_spki_sha256=material.spki_sha256,
         files=tuple(files),
+        stores=tuple(one for one in stores if one.kind in SEALED or one.kind is StoreKind.PASSWORD),
     )
 
 
-def _stores(recipe: Recipe, material: Material) -> Iterator[tuple[str, bytes]]:
+def _variables(
+    recipe: Recipe,
+    folder: RuntimeFolder,
+    release: str,
+    stores: tuple[StoreSpecification, ...],
+    subjects: Mapping[TrustAnchor, str],
+) -> dict[str, object]:
+    place = release_folder(recipe, release)
+    alias = next((one.alias for one in stores if one.kind is StoreKind.KEY), None)
+    password = next((one.path for one in stores if one.kind is StoreKind.PASSWORD), None)
+    return {
+        **release_variables(recipe, release, folder.runtime, subjects),
+        "stores": stores_view(stores, recipe, folder.manifest, place),
+        "store_alias": None if alias is None else Untrusted(alias),
+        "store_password_file": None if password is None else Untrusted(f"{place}/{password}"),
+    }
+
+
+def _stand_ins(recipe: Recipe) -> dict[TrustAnchor, str]:
+    return dict.fromkeys(anchors_of_callers(recipe), "CN=stand-in")
+
+
+def _store_digests(stores: tuple[StoreSpecification, ...], material: Material) -> dict[str, str]:
+    """What decides the content of each store; its bytes are other ones each time, and are never part of a digest."""
+    return {
+        f"store {one.path}": canonical_digest(
+            [one.kind, one.profile, one.alias, [[alias, _sha256(_anchor(a, material))] for alias, a in one.anchors]]
+        )
+        for one in stores
+    }
+
+
+def _exported(stores: tuple[StoreSpecification, ...], material: Material) -> Iterator[tuple[str, bytes]]:
+    """Certificates in DER, for programs that take no PEM."""
+    for one in stores:
+        if one.kind is StoreKind.CERTIFICATE:
+            yield one.path, material.chain[0]
+        if one.kind is StoreKind.ANCHOR:
+            ((_, anchor),) = one.anchors
+            yield one.path, _anchor(anchor, material)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _anchor(anchor: TrustAnchor, material: Material) -> bytes:
+    if anchor not in material.anchors:
+        raise PreflightError(f"the certificate of {anchor} is not at hand", code=codes.ANCHOR_MISSING)
+    return material.anchors[anchor]
+
+
+def _bundles(recipe: Recipe, material: Material) -> Iterator[tuple[str, bytes]]:
     """The files that every release holds, whatever the runtime."""
     yield CERTIFICATE_FILE, to_pem(material.chain)
     for served in recipe.listeners:
@@ -127,19 +220,20 @@ def _stores(recipe: Recipe, material: Material) -> Iterator[tuple[str, bytes]]:
 
 
 def _bundle(policy: PeerPolicy, material: Material) -> bytes:
-    missing = in_order(policy.anchors - material.anchors.keys())
-    if missing:
-        raise PreflightError(f"the certificate of {missing[0]} is not at hand", code=codes.ANCHOR_MISSING)
-    return to_pem(material.anchors[anchor] for anchor in in_order(policy.anchors))
+    return to_pem(_anchor(anchor, material) for anchor in in_order(policy.anchors))
 
 
-def _digests(material: Material, stores: Mapping[str, bytes]) -> dict[str, str]:
-    digests = {path: hashlib.sha256(content).hexdigest() for path, content in stores.items()}
+def _digests(material: Material, bundles: Mapping[str, bytes]) -> dict[str, str]:
+    digests = {path: _sha256(content) for path, content in bundles.items()}
     return {**digests, "certificate": material.certificate_sha256, "spki": material.spki_sha256}
 
 
-def _rendered(recipe: Recipe, folder: RuntimeFolder, variables: dict[str, object]) -> Iterator[tuple[str, bytes]]:
+def _rendered(
+    recipe: Recipe, folder: RuntimeFolder, variables: dict[str, object], *, secret: bool
+) -> Iterator[tuple[str, bytes]]:
     for file in folder.manifest.files:
+        if file.secret is not secret:
+            continue
         for path, extra in _occasions(file, recipe, variables):
             yield path, render(folder, file.template, {**variables, **extra})
 
