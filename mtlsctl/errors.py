@@ -12,6 +12,7 @@
     │   └── NotOverSsh                  1   nobody yet: said before anything is touched
     ├── StateError                      1   the operator: state missing, foreign or broken
     ├── SealedKeyError                  1   the operator: the encryption key is missing or wrong
+    ├── SecretMissing                   1   the operator: a password that the inventory names is not there
     └── PreflightError                  1   us: a release that we made does not hold together
         └── LintError (in `pki`)        1   us: a certificate that we were about to sign
 
@@ -111,6 +112,10 @@ class StateError(MtlsctlError):
 
 class SealedKeyError(MtlsctlError):
     """The encryption key is missing or wrong, or a sealed value was altered; never says more."""
+
+
+class SecretMissing(MtlsctlError):
+    """A secret that the inventory names is not where the operator keeps secrets, or others can read it."""
 
 
 class PreflightError(MtlsctlError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 BASE = PurePosixPath("/etc/mtlsctl")
@@ -15,10 +15,10 @@ RELEASES_KEPT = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagedFile:
-    """A public file of a release; `path` is relative and slash-separated."""
+    """A file of a release; `path` is relative and slash-separated. Its bytes may be a store's or hold a password."""
 
     path: str
-    content: bytes
+    content: bytes = field(repr=False)
     mode: int = 0o640
 
 

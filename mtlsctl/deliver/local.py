@@ -123,8 +123,20 @@ class LocalTransport:
     def read_key(self, service: str, spki_sha256: str) -> Secret:
         """See `Transport.read_key`."""
         path = _key_path(service, spki_sha256)
-        with self._tree.step("read the key", path), self._tree.folder(path.parent) as folder:
+        with (
+            self._tree.step("read the key", path),
+            suppress(FileNotFoundError),
+            self._tree.folder(path.parent) as folder,
+        ):
             return Secret(tree.read_file(folder, path.name)[0])
+        raise self._key_gone(path)
+
+    def _key_gone(self, path: PurePosixPath) -> DeliveryError:
+        return DeliveryError(
+            f"the key of this release is gone: {self._tree.shown(path)}",
+            code="M4103",
+            help="plan again: the certificate is issued anew for a new key",
+        )
 
     def delete_keys_except(self, service: str, keep: Sequence[str]) -> None:
         """See `Transport.delete_keys_except`."""
@@ -179,11 +191,7 @@ class LocalTransport:
             with self._tree.folder(path.parent) as keys:
                 tree.link_or_copy(keys, path.name, folder, KEY_FILE)
         except FileNotFoundError:
-            raise DeliveryError(
-                f"the key of this release is gone: {self._tree.shown(path)}",
-                code="M4103",
-                help="plan again: the certificate is issued anew for a new key",
-            ) from None
+            raise self._key_gone(path) from None
 
     def read_release(self, service: str, release: str) -> dict[str, tuple[bytes, int]]:
         """See `Transport.read_release`."""

@@ -33,7 +33,10 @@ class Transport(Protocol):
         """Whether the key is there to be carried into a release."""
 
     def read_key(self, service: str, spki_sha256: str) -> Secret:
-        """A key of this host, for the moment of one signature by itself; raises DeliveryError when it is not there."""
+        """A key of this host, for the moment of one signature by itself, or of one store that is made of it.
+
+        Raises DeliveryError M4103 when it is not there.
+        """
 
     def stage(self, release: StagedRelease) -> None:
         """Write `<release>.partial`, link its key, sync, rename to its name.

@@ -18,6 +18,7 @@ from mtlsctl.operations.progress import Issued, Status
 from mtlsctl.operations.publication import Publication
 from mtlsctl.operations.releases import render_releases, try_pointers
 from mtlsctl.operations.saved_plan import compare
+from mtlsctl.operations.stores import look_up_passwords
 from mtlsctl.operations.workspace import not_over_ssh_yet
 from mtlsctl.planner.plan import make_plan
 from mtlsctl.store.port import Outcome
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from mtlsctl.model.topology import Host, InstanceId
     from mtlsctl.operations.progress import Event, ProcessEvent
     from mtlsctl.operations.saved_plan import SavedPlan
+    from mtlsctl.operations.stores import Passwords
     from mtlsctl.operations.workspace import Workspace
     from mtlsctl.store.port import StateWriter
 
@@ -70,7 +72,8 @@ def apply(workspace: Workspace, wishes: Wishes) -> Applied:
     """Apply the inventory, or go on with an apply that was interrupted.
 
     Raises what refuses before anything changed: InventoryError, UnsafePlan, PlanRefused, StateLocked, StateError,
-    SealedKeyError. Failures of processes do not raise; they are in the result, and what waited for them is blocked.
+    SealedKeyError, SecretMissing. Failures of processes do not raise; they are in the result, and what waited for them
+    is blocked.
     """
     loaded = workspace.load()
     inventory = loaded.inventory
@@ -85,7 +88,20 @@ def apply(workspace: Workspace, wishes: Wishes) -> Applied:
             wishes.report(noticed)
         planned = _plan_again(workspace, loaded, writer, wishes)
         _refuse_ssh(planned.plan, hosts)
-        run = _Run(workspace=workspace, wishes=wishes, writer=writer, planned=planned, hosts=hosts)
+        passwords = look_up_passwords(
+            [step.recipe for step in planned.plan.steps if step.recipe is not None],
+            workspace.catalog,
+            workspace.environ,
+            keep_out=[workspace.project.root],
+        )
+        run = _Run(
+            workspace=workspace,
+            wishes=wishes,
+            writer=writer,
+            planned=planned,
+            hosts=hosts,
+            passwords=passwords,
+        )
         if not planned.plan.has_changes:
             return run.end_what_is_open()
         if not wishes.approve(planned):
@@ -125,6 +141,7 @@ class _Run:
     writer: StateWriter
     planned: Planned
     hosts: Mapping[str, Host]
+    passwords: Passwords
 
     def go(self) -> Applied:
         self.writer.unlock()  # a wrong encryption key is found before anything is begun
@@ -191,6 +208,7 @@ class _Run:
             pointers=dict(state.pointers),
             clock=self.workspace.clock,
             presented=frozenset(live.recipe.credential for live in state.live.values()),
+            passwords=self.passwords,
         )
         executor = Executor(
             publication=publication,

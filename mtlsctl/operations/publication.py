@@ -15,6 +15,7 @@ from mtlsctl.model.runtime import Reload
 from mtlsctl.model.topology import DirectoryHost
 from mtlsctl.operations.releases import make_pointer, pointer_path
 from mtlsctl.operations.settle import served_by
+from mtlsctl.operations.stores import Passwords, assemble
 from mtlsctl.pki.preflight import preflight
 from mtlsctl.store.port import SwitchRecord
 from mtlsctl.verify.wire import await_served
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
+    from mtlsctl.deliver.layout import StagedRelease
     from mtlsctl.deliver.transport import Transport
     from mtlsctl.model.credential import CredentialId
     from mtlsctl.model.release import Recipe
@@ -49,6 +51,7 @@ class Publication:
     pointers: dict[ProcessId, str | None]
     clock: Callable[[], datetime]
     presented: frozenset[CredentialId] = frozenset()
+    passwords: Passwords = field(default_factory=Passwords)
 
     def publish(
         self,
@@ -69,12 +72,13 @@ class Publication:
         )
         transport = self.transports[process.host]
         journal = _Journal(writer=self.writer, switch=record)
-        inspection = self._inspection(releases, journal.receipts)
+        staged = [self._assembled(one, transport) for one in releases]
+        inspection = self._inspection(releases, staged, journal.receipts)
         done = publish(
             transport,
             Switch(
                 process=process,
-                releases=tuple(one.staged for one in releases),
+                releases=tuple(staged),
                 pointer=pointer,
                 pointer_path=pointer_path(folder.runtime, process),
                 expected_before=record.before,
@@ -95,11 +99,11 @@ class Publication:
         folder, transport = self._folder(process, members, ()), self.transports[process.host]
         try:
             pointer = make_pointer(folder, process, list(members.values()))
-            inspection = self._inspection(releases, {})
-            for one in releases:
-                service, release = one.staged.service, one.staged.release
-                transport.stage(one.staged)
-                inspection.inspect(service, release, transport.read_release(service, release))
+            staged = [self._assembled(one, transport) for one in releases]
+            inspection = self._inspection(releases, staged, {})
+            for one in staged:
+                transport.stage(one)
+                inspection.inspect(one.service, one.release, transport.read_release(one.service, one.release))
             if pointer is not None:
                 transport.check(folder.runtime.check, pointer)
         except MtlsctlError:
@@ -115,9 +119,16 @@ class Publication:
         is_signalled = not isinstance(host, DirectoryHost) or process.name in dict(host.pid_files)
         return reload is not Reload.NONE and is_signalled
 
-    def _inspection(self, releases: Sequence[Rendered], receipts: dict[InstanceId, Receipt]) -> _Inspection:
+    def _assembled(self, one: Rendered, transport: Transport) -> StagedRelease:
+        return assemble(one, self.catalog[one.recipe.runtime], transport, self.passwords)
+
+    def _inspection(
+        self, releases: Sequence[Rendered], staged: Sequence[StagedRelease], receipts: dict[InstanceId, Receipt]
+    ) -> _Inspection:
         return _Inspection(
-            releases={(one.staged.service, one.staged.release): one for one in releases},
+            releases={
+                (whole.service, whole.release): (one, whole) for one, whole in zip(releases, staged, strict=True)
+            },
             receipts=receipts,
             clock=self.clock,
             presented=self.presented,
@@ -185,14 +196,14 @@ class _Journal:
 class _Inspection:
     """Our own pre-flight on each staged release as it was read back."""
 
-    releases: Mapping[tuple[str, str], Rendered]
+    releases: Mapping[tuple[str, str], tuple[Rendered, StagedRelease]]
     receipts: dict[InstanceId, Receipt]
     clock: Callable[[], datetime]
     presented: frozenset[CredentialId]
     warnings: list[str] = field(default_factory=list)
 
     def inspect(self, service: str, release: str, files: dict[str, tuple[bytes, int]]) -> None:
-        rendered = self.releases[service, release]
+        rendered, staged = self.releases[service, release]
         warnings = preflight(
             files,
             recipe=rendered.recipe,
@@ -201,18 +212,22 @@ class _Inspection:
             issuer=rendered.issuer,
             now=self.clock(),
             is_presented=rendered.credential.id in self.presented,
+            stores=rendered.stores,
         )
-        _refuse_altered(rendered, files)
+        _refuse_altered(rendered, staged, files)
         self.warnings.extend(warnings)
         self.receipts[rendered.recipe.instance] = make_receipt(
             rendered.record.release, rendered.record.release_digest, files
         )
 
 
-def _refuse_altered(rendered: Rendered, files: Mapping[str, tuple[bytes, int]]) -> None:
-    """A release of that name may have lain there before: it has to hold exactly what was rendered."""
-    for file in rendered.staged.files:
-        if files.get(file.path, (b"", 0))[0] != file.content:
+def _refuse_altered(rendered: Rendered, staged: StagedRelease, files: Mapping[str, tuple[bytes, int]]) -> None:
+    """A release of that name may have lain there before: it has to hold exactly what was rendered and staged.
+
+    That goes for stores too: one that lay there with the right content was staged with the bytes that it had.
+    """
+    for file in staged.files:
+        if files.get(file.path) != (file.content, file.mode):
             raise DeliveryError(
                 f"{rendered.recipe.instance}: {file.path} in {rendered.staged.release} differs from what was rendered",
                 code="M4110",

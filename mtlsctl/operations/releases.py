@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from mtlsctl.deliver.layout import Pointer
     from mtlsctl.model.credential import Credential
+    from mtlsctl.model.keystore import StoreSpecification
     from mtlsctl.model.plan import Step, StepId
     from mtlsctl.model.release import Recipe
     from mtlsctl.model.runtime import Runtime
@@ -39,7 +40,11 @@ class Rendered:
     record: ReleaseRecord
     credential: Credential
     issuer: bytes
+    chain: tuple[bytes, ...]
     anchors: Mapping[TrustAnchor, bytes]
+    subjects: Mapping[TrustAnchor, str] = field(default_factory=dict)
+    stores: tuple[StoreSpecification, ...] = ()
+    """Of `staged` are missing these stores and what holds their password: `stores.assemble` adds them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +104,10 @@ def _render(recipe: Recipe, state: State, certificates: _Certificates, folder: R
         record=ReleaseRecord(release=rendered.release, release_digest=rendered.release_digest, recipe=recipe),
         credential=credential,
         issuer=certificates.of(credential.profile.anchor),
+        chain=material.chain,
         anchors=anchors,
+        subjects=material.subjects,
+        stores=rendered.stores,
     )
 
 

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization.pkcs12 import (
 )
 
 from mtlsctl.errors import PreflightError
-from mtlsctl.model.keystore import ALIAS, StoreProfile
+from mtlsctl.model.keystore import ALIAS, StoreKind, StoreProfile
 from mtlsctl.model.secret import Secret
 from mtlsctl.pki import codes
 from mtlsctl.pki.keys import PrivateKey, spki_sha256
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from cryptography.hazmat.primitives.serialization import KeySerializationEncryption
+
+    from mtlsctl.model.keystore import StoreSpecification
+    from mtlsctl.model.trust import TrustAnchor
 
 ROUNDS = 10_000
 """Of the key derivation. 100,000 cost `keytool` seconds for each entry; the password is random, not a person's."""
@@ -77,7 +80,8 @@ def check_password(password: Secret) -> Secret:
     is_printable = text.isascii() and text.decode("ascii").isprintable()
     if not SHORTEST_PASSWORD <= len(text) <= LONGEST_PASSWORD or not is_printable or text.strip() != text:
         raise PreflightError(
-            f"a store's password is {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} printable ASCII characters, inner spaces only",
+            f"a store's password is {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters, printable ASCII, "
+            "no space at its ends",
             code=codes.STORE_PASSWORD,
             help="give it another one: other characters mean different passwords to Java and to OpenSSL",
         )
@@ -111,6 +115,32 @@ def make_trust_store(anchors: Mapping[str, bytes], *, password: Secret, profile:
     made = serialize_java_truststore(entries, _encryption(check_password(password), profile))
     expected = StoreContent(alias=None, key_spki_sha256=None, chain=(), anchors=tuple(sorted(anchors.items())))
     return _read_back(made, password, expected)
+
+
+def make_store(
+    store: StoreSpecification,
+    key: PrivateKey,
+    *,
+    chain: Sequence[bytes],
+    anchors: Mapping[TrustAnchor, bytes],
+    password: Secret,
+) -> bytes:
+    """The store that is specified; raises PreflightError (M7107, M7108) when it cannot be made."""
+    if store.kind is StoreKind.KEY:
+        return make_key_store(key, chain, alias=store.alias, password=password, profile=store.profile)
+    return make_trust_store(
+        {alias: anchors[anchor] for alias, anchor in store.anchors}, password=password, profile=store.profile
+    )
+
+
+def content_of(
+    store: StoreSpecification, *, spki_sha256: str, chain: Sequence[bytes], anchors: Mapping[TrustAnchor, bytes]
+) -> StoreContent:
+    """What the store that is specified must hold: of a key store the key by its public half, and its chain."""
+    if store.kind is StoreKind.KEY:
+        return StoreContent(alias=store.alias, key_spki_sha256=spki_sha256, chain=tuple(chain), anchors=())
+    entries = tuple(sorted((alias, anchors[anchor]) for alias, anchor in store.anchors))
+    return StoreContent(alias=None, key_spki_sha256=None, chain=(), anchors=entries)
 
 
 def read_store(data: bytes, password: Secret) -> StoreContent:

@@ -15,12 +15,14 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from mtlsctl.errors import PreflightError
 from mtlsctl.model.credential import CredentialId
 from mtlsctl.model.identifiers import DnsId, InvalidIdentifier
+from mtlsctl.model.keystore import SEALED, StoreKind
 from mtlsctl.model.secret import Secret
 from mtlsctl.model.topology import MAIN, ClientCertificate
 from mtlsctl.model.trust import NAME_BYTES_LIMIT, NAME_BYTES_WARN, in_order
 from mtlsctl.pki import codes
 from mtlsctl.pki.inspect import parse_certificate
 from mtlsctl.pki.keys import load_private, spki_sha256
+from mtlsctl.pki.keystores import check_password, content_of, read_store
 from mtlsctl.pki.lint import issuer_findings
 from mtlsctl.pki.stores import parse_bundle
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from mtlsctl.model.credential import Credential
+    from mtlsctl.model.keystore import StoreSpecification
     from mtlsctl.model.release import Recipe
     from mtlsctl.model.topology import ListenerId
     from mtlsctl.model.trust import TrustAnchor
@@ -60,6 +63,7 @@ class Expected:
     issuer: bytes
     now: datetime
     is_presented: bool
+    stores: tuple[StoreSpecification, ...]
 
 
 def preflight(
@@ -71,6 +75,7 @@ def preflight(
     issuer: bytes,
     now: datetime,
     is_presented: bool = False,
+    stores: tuple[StoreSpecification, ...] = (),
 ) -> tuple[str, ...]:
     """Check a release as it lies on its host: path -> (bytes, mode); certificates are DER, `issuer` is the leaf's CA.
 
@@ -79,13 +84,20 @@ def preflight(
     estate that was left alone for too long is renewed through releases that still carry the old leaf.
     """
     expected = Expected(
-        recipe=recipe, credential=credential, anchors=anchors, issuer=issuer, now=now, is_presented=is_presented
+        recipe=recipe,
+        credential=credential,
+        anchors=anchors,
+        issuer=issuer,
+        now=now,
+        is_presented=is_presented,
+        stores=stores,
     )
     bundles = expected_bundles(recipe)
     findings = (
         *_identity_findings(files, expected),
         *_bundle_findings(files, expected, bundles),
-        *_mode_findings(files),
+        *_store_findings(files, expected),
+        *_mode_findings(files, stores),
         *_secret_findings(files),
         *_budget_findings(files, bundles),
     )
@@ -242,10 +254,45 @@ def _self_signed_findings(path: str, found: tuple[bytes, ...], pinned: AbstractS
             yield Finding(codes.BUNDLE, f"{path} holds a certificate that is not a self-signed {kind}")
 
 
-def _mode_findings(files: Mapping[str, tuple[bytes, int]]) -> Iterator[Finding]:
+def _store_findings(files: Mapping[str, tuple[bytes, int]], expected: Expected) -> Iterator[Finding]:
+    """Each store opened with the password that lies beside it: what a program finds in it is what it must find."""
+    for one in expected.stores:
+        if one.path not in files:
+            yield Finding(codes.FILE_MISSING, f"{one.path} is missing")
+    password = next((one.path for one in expected.stores if one.kind is StoreKind.PASSWORD), None)
+    if password is None or password not in files or CHAIN_FILE not in files:
+        return
+    for one in expected.stores:
+        if one.kind in SEALED and one.path in files:
+            yield from _content_findings(one, files, Secret(files[password][0]), expected)
+
+
+def _content_findings(
+    store: StoreSpecification, files: Mapping[str, tuple[bytes, int]], password: Secret, expected: Expected
+) -> Iterator[Finding]:
+    try:
+        found = read_store(files[store.path][0], check_password(password))
+        chain = parse_bundle(files[CHAIN_FILE][0])
+    except PreflightError as error:
+        yield Finding(error.code, f"{store.path}: {error.message}")
+        return
+    wanted = content_of(store, spki_sha256=expected.credential.spki_sha256, chain=chain, anchors=expected.anchors)
+    differing = (
+        ("another alias", found.alias != wanted.alias),
+        ("another key", found.key_spki_sha256 != wanted.key_spki_sha256),
+        ("another chain", found.chain != wanted.chain),
+        ("other anchors", found.anchors != wanted.anchors),
+    )
+    yield from (
+        Finding(codes.STORE_CONTENT, f"{store.path} holds {what} than it must") for what, is_so in differing if is_so
+    )
+
+
+def _mode_findings(files: Mapping[str, tuple[bytes, int]], stores: tuple[StoreSpecification, ...]) -> Iterator[Finding]:
+    private = {KEY_FILE, *(one.path for one in stores if one.kind in (StoreKind.KEY, StoreKind.PASSWORD))}
     for path, (_, mode) in sorted(files.items()):
         bits = mode & 0o7777
-        if path == KEY_FILE and bits != _KEY_MODE:
+        if path in private and bits != _KEY_MODE:
             yield Finding(codes.MODE, f"{path} has mode {bits:04o} instead of {_KEY_MODE:04o}")
         elif bits & (_WRITABLE_BY_OTHERS | _SPECIAL_BITS):
             yield Finding(codes.MODE, f"{path} has mode {bits:04o}; only its owner may write to it")

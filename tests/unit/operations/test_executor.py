@@ -76,6 +76,7 @@ def rendered(step: Step) -> Rendered:
     return Rendered(
         recipe=step.recipe,
         staged=StagedRelease(service=step.id.instance.service, release=release, key_spki_sha256="00" * 32, files=()),
+        chain=(),
         record=ReleaseRecord(release=release, release_digest=step.recipe.digest, recipe=step.recipe),
         credential=None,  # type: ignore[arg-type]
         issuer=b"",
