@@ -33,7 +33,7 @@ MOVED_FOLDER = "M2102"
 
 MEANINGS = {
     CANNOT_ENFORCE: "the runtime cannot refuse an undeclared caller by what it trusts",
-    ONE_STORE: "one store for both directions would let a called service call back undeclared",
+    ONE_STORE: "one store for all that a service trusts would let in a caller that is not declared there",
     REFUSE_ALL: "the runtime cannot be told to refuse everybody, and nobody is declared to call",
     BY_NAME: "the runtime cannot tell the members of a shared CA apart",
     NAME_BUDGET: "the names of the trusted CAs do not fit into a TLS handshake",
@@ -69,13 +69,7 @@ def enforcement_refusals(
     if not able.anchors:
         yield _refusal(CANNOT_ENFORCE, service, f"{runtime.name} cannot choose whom to trust")
     if not able.separate_trust:
-        callers = {caller.service for listener in service.listeners for caller in listener.callers}
-        called = set(callees)
-        if any(models[one] is TrustModel.SHARED_CA for one in called):
-            yield from _members_of_one_store(service, runtime)
-        for undeclared in sorted(called - callers):
-            message = f"{runtime.name} has one store: `{undeclared}` is called by `{service.name}` and could call it"
-            yield _refusal(ONE_STORE, service, message)
+        yield from _one_store_refusals(service, runtime, callees, models)
     for listener in service.listeners:
         if not able.identifiers and _needs_names(listener, models):
             yield Diagnostic(
@@ -91,6 +85,27 @@ def enforcement_refusals(
                 span=listener.span,
                 help="declare a caller, or remove the listener",
             )
+
+
+def _one_store_refusals(
+    service: Service, runtime: Runtime, callees: Iterable[str], models: Mapping[str, TrustModel]
+) -> Iterator[Diagnostic]:
+    """Whoever is in the one store, as a callee or as a caller of another listener, gets in everywhere."""
+    called = set(callees)
+    callers = {caller.service for listener in service.listeners for caller in listener.callers}
+    if any(models[one] is TrustModel.SHARED_CA for one in called):
+        yield from _members_of_one_store(service, runtime)
+    for undeclared in sorted(called - callers):
+        message = f"{runtime.name} has one store: `{undeclared}` is called by `{service.name}` and could call it"
+        yield _refusal(ONE_STORE, service, message)
+    for listener in service.listeners:
+        for undeclared in sorted(callers - {caller.service for caller in listener.callers}):
+            if models[undeclared] is TrustModel.SHARED_CA and listener.authorize is not Authorize.CALLERS:
+                continue  # every member is let in there, as the inventory says
+            message = (
+                f"{runtime.name} has one store: `{undeclared}` could call `{listener.name}` of `{service.name}` too"
+            )
+            yield _refusal(ONE_STORE, service, message)
 
 
 def _members_of_one_store(service: Service, runtime: Runtime) -> Iterator[Diagnostic]:

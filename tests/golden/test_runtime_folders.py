@@ -31,5 +31,5 @@ def test_our_own_folders_have_nothing_to_complain_about(folder: Any) -> None:
     assert lint_folder(folder.path) == ()
 
 
-def test_the_four_runtimes_are_there() -> None:
-    assert [folder.runtime.name for folder in FOLDERS] == ["curl", "nginx", "node", "pem"]
+def test_our_runtimes_are_there() -> None:
+    assert [folder.runtime.name for folder in FOLDERS] == ["browser", "curl", "java", "nginx", "node", "pem"]

@@ -72,7 +72,13 @@ def _document(one: Runtime) -> dict[str, object]:
             "server_names": able.server_names,
         },
         "settings": [
-            {"name": s.name, "type": s.type.value, "required": s.required, "description": s.description}
+            {
+                "name": s.name,
+                "type": s.type.value,
+                "required": s.required,
+                "description": s.description,
+                "values": list(s.values),
+            }
             for s in one.settings
         ],
     }

@@ -94,6 +94,14 @@ def test_one_store_is_enough_when_whoever_is_called_may_call_back() -> None:
     assert [] == codes(plan_with(mutual, separate_trust=False))
 
 
+def test_one_store_is_refused_when_a_caller_of_one_door_could_call_another() -> None:
+    doors = (door("mail"), replace(door("social", port=8444), name="admin"))
+    two = estate(service("schedule", *doors), service("mail"), service("social"))
+    said = sorted(one.message.partition(": ")[2] for one in plan_with(two, separate_trust=False).refusals)
+    assert ["`mail` could call `admin` of `schedule` too", "`social` could call `main` of `schedule` too"] == said
+    assert [] == codes(plan_with(two))
+
+
 def test_a_door_for_nobody_is_refused_where_nobody_cannot_be_said() -> None:
     closed = estate(service("schedule", door()))
     (refusal,) = plan_with(closed, refuse_all=False).refusals
