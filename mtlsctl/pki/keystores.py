@@ -93,9 +93,12 @@ def make_key_store(
 ) -> bytes:
     """A PKCS#12 file with one private key and its chain (DER, end entity first) under one alias.
 
-    Opened again before it is given away: raises PreflightError (M7107, M7108) when it cannot be made or read back.
+    Opened again before it is given away: raises PreflightError (M7107, M7108, M7202) when it cannot be made or read
+    back.
     """
     leaf, *others = (_certificate(der) for der in chain)
+    if leaf.public_key() != key.public_key():
+        raise PreflightError("the key belongs to another certificate", code=codes.KEY_MISMATCH)
     made = serialize_key_and_certificates(
         _alias(alias), key, leaf, others or None, _encryption(check_password(password), profile)
     )

@@ -89,6 +89,20 @@ class TransportContract:
         assert not keyed.transport.has_key("mail", OTHER_SPKI)
         assert not keyed.transport.has_key("social", SPKI)
 
+    def test_a_key_is_read_back_for_a_store_and_one_that_is_gone_is_said_to_be(self, keyed: Place) -> None:
+        assert KEY == keyed.transport.read_key("mail", SPKI)
+        for service, spki in (("mail", OTHER_SPKI), ("social", SPKI)):
+            with pytest.raises(DeliveryError) as refused:
+                keyed.transport.read_key(service, spki)
+            assert "M4103" == refused.value.code
+
+    def test_a_key_behind_a_symlink_is_not_read(self, keyed: Place) -> None:
+        key = keyed.at(f"/etc/mtlsctl/mail/keys/{SPKI}.key")
+        key.rename(key.with_name("elsewhere"))
+        key.symlink_to("elsewhere")
+        with pytest.raises(DeliveryError):
+            keyed.transport.read_key("mail", SPKI)
+
     def test_keys_that_are_not_kept_are_deleted(self, keyed: Place) -> None:
         keyed.transport.put_key("mail", OTHER_SPKI, KEY)
         keyed.transport.delete_keys_except("mail", [OTHER_SPKI])

@@ -11,10 +11,13 @@ import pytest
 
 from mtlsctl.errors import PreflightError
 from mtlsctl.model.credential import AuthorityId, KeyUsage
+from mtlsctl.model.keystore import StoreKind, StoreProfile, StoreSpecification
 from mtlsctl.model.release import Callee, Endpoint, Recipe, ServedListener, Socket
+from mtlsctl.model.secret import Secret
 from mtlsctl.model.topology import ClientCertificate, InstanceId, KeyAlgorithm, ListenerId, ProcessId
 from mtlsctl.model.trust import PeerPolicy
 from mtlsctl.pki.keys import generate_key, private_pem
+from mtlsctl.pki.keystores import make_key_store, make_trust_store
 from mtlsctl.pki.preflight import expected_bundles, preflight
 from mtlsctl.pki.stores import to_pem
 
@@ -132,6 +135,67 @@ def test_the_bundles_are_those_of_the_policy_and_a_closed_door_has_none() -> Non
         "servers/ledger.pem": frozenset({anchor(LEDGER)}),
         "servers/ledger.admin.pem": frozenset({anchor(LEDGER)}),
     } == expected_bundles(recipe)
+
+
+PASSWORD = Secret(b"the password")
+STORES = (
+    StoreSpecification(path="key.p12", kind=StoreKind.KEY, profile=StoreProfile.MODERN, alias="mail"),
+    StoreSpecification(
+        path="servers.p12",
+        kind=StoreKind.ALL_SERVERS,
+        profile=StoreProfile.MODERN,
+        anchors=(("ledger-ca-g1", anchor(LEDGER)),),
+    ),
+    StoreSpecification(path="secrets/password", kind=StoreKind.PASSWORD, profile=StoreProfile.MODERN),
+)
+
+
+def key_store(leaf: Leaf = LEAF, alias: str = "mail", password: Secret = PASSWORD) -> bytes:
+    return make_key_store(leaf.key, [leaf.der], alias=alias, password=password, profile=StoreProfile.MODERN)
+
+
+def trust_store(authority: Authority = LEDGER, alias: str = "ledger-ca-g1") -> bytes:
+    anchors = {alias: authority.issuer.certificate}
+    return make_trust_store(anchors, password=PASSWORD, profile=StoreProfile.MODERN)
+
+
+STORED: Files = {
+    "key.p12": (key_store(), 0o600),
+    "servers.p12": (trust_store(), 0o640),
+    "secrets/password": (PASSWORD.reveal(), 0o600),
+}
+
+
+def test_stores_that_hold_what_they_must_pass_without_a_word() -> None:
+    assert () == staged({**STORED}, stores=STORES).inspect()
+
+
+BROKEN_STORES: dict[str, tuple[str, str, dict[str, tuple[bytes, int] | None]]] = {
+    "no key store": ("M7201", r"key\.p12 is missing", {"key.p12": None}),
+    "no password": ("M7201", r"secrets/password is missing", {"secrets/password": None}),
+    "another password": ("M7108", r"key\.p12: the store cannot", {"secrets/password": (b"another one", 0o600)}),
+    "a password cut short": ("M7107", r"key\.p12: a store's", {"secrets/password": (b"", 0o600)}),
+    "not a store": ("M7108", r"servers\.p12", {"servers.p12": (b"x", 0o640)}),
+    "another alias": ("M7212", r"key\.p12 holds another alias", {"key.p12": (key_store(alias="web"), 0o600)}),
+    "another key": ("M7212", r"key\.p12 holds another key", {"key.p12": (key_store(make_leaf(MAIL)), 0o600)}),
+    "other anchors": ("M7212", r"servers\.p12 holds other anchors", {"servers.p12": (trust_store(SOCIAL), 0o640)}),
+    "other names": ("M7212", r"holds other anchors", {"servers.p12": (trust_store(alias="x"), 0o640)}),
+    "a key store for trust": ("M7212", r"servers\.p12", {"servers.p12": (key_store(), 0o640)}),
+    "a trust store for the key": ("M7212", r"key\.p12 holds another key", {"key.p12": (trust_store(), 0o600)}),
+    "a key store that others read": ("M7209", r"key\.p12 has mode 0640", {"key.p12": (key_store(), 0o640)}),
+    "a password that others read": ("M7209", r"has mode 0644", {"secrets/password": (b"the password", 0o644)}),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN_STORES)
+def test_a_store_that_is_not_what_it_must_be_is_refused(fault: str) -> None:
+    code, message, changes = BROKEN_STORES[fault]
+    with pytest.raises(PreflightError) as refused:
+        staged({**STORED, **changes}, stores=STORES).inspect()
+    said = [refused.value.message, *refused.value.notes]
+    assert any(re.search(message, one) for one in said), said
+    assert code == refused.value.code
+    assert "the password" not in "".join(said)
 
 
 OTHER = make_leaf(MAIL)
