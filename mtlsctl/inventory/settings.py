@@ -99,7 +99,7 @@ def _grammar(setting: Setting) -> Callable[[str], str | int | bool]:
 
 def _file_name(text: str, reserved: AbstractSet[str]) -> str:
     if FILE_NAME.fullmatch(text) is None:
-        message = f"`{shown(text)}` is not a file name: letters, digits and `._-`, at most 64, no dot in front"
+        message = f"`{shown(text)}` is not a file name: letters, digits and inner `.-`, `_` anywhere, at most 64"
         raise grammar.Unfit(codes.SETTING_VALUE, message)
     if text.lower() in reserved:
         raise grammar.Unfit(codes.SETTING_VALUE, f"`{text}` is the name of another file of the release")

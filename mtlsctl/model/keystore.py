@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 ALIAS = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 """The grammar of an alias (friendlyName): lower case, since Java compares them so and other readers do not."""
 
-FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
+FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 """One path component that no shell, no program and no file system reads as anything else."""
 
 SECRET_VARIABLE = re.compile(r"MTLSCTL_SECRET_[A-Z0-9_]{1,100}")

@@ -150,12 +150,12 @@ class Scanner:
 
 
 def files_below(*folders: Path) -> dict[str, bytes]:
-    """Every file, private keys in their own places aside: there they have to be."""
+    """Every file, private keys and passwords in their own places aside: there they have to be."""
     return {
         str(path): path.read_bytes()
         for folder in folders
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.is_symlink() and not is_place_of_a_key(path)
+        if path.is_file() and not path.is_symlink() and not is_place_of_a_key(path) and not is_place_of_a_password(path)
     }
 
 
@@ -169,6 +169,20 @@ def is_place_of_a_key(path: Path) -> bool:
             return re.fullmatch(r"[0-9a-f]{16}(\.partial)?", release) is not None
         case _:
             return False
+
+
+def is_place_of_a_password(path: Path) -> bool:
+    """What lies in a release to hold it: the password's own file, and Java's arguments."""
+    below = path.parts[path.parts.index("mtlsctl") + 1 :] if "mtlsctl" in path.parts else ()
+    match below:
+        case (_, "releases", release, "java.args") | (_, "releases", release, "secrets", "store-password"):
+            return re.fullmatch(r"[0-9a-f]{16}(\.partial)?", release) is not None
+        case _:
+            return False
+
+
+def passwords_below(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("store-password") if is_place_of_a_password(path)}
 
 
 def keys_below(folder: Path) -> dict[str, bytes]:

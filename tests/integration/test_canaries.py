@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 import mtlsctl.pki.keys
+import mtlsctl.pki.keystores
 from mtlsctl.deliver.local import LocalTransport
 from mtlsctl.errors import DeliveryError
 from mtlsctl.failpoints import FAILPOINTS
@@ -30,6 +31,7 @@ from tests.integration.canaries import (
     dump_of,
     files_below,
     keys_below,
+    passwords_below,
     texts,
     united,
 )
@@ -158,6 +160,8 @@ def learn(scanner: Scanner, estate: Estate) -> None:
     """Every key as it is found afterwards: leaves on the hosts, CAs in the state, and what seals those."""
     for place, content in keys_below(estate.folder).items():
         scanner.add_key(f"the leaf key {Path(place).name}", content)
+    for place, content in passwords_below(estate.folder).items():
+        scanner.add(f"the password in {place}", content)
     scanner.add("the encryption key", estate.key_file.read_bytes())
     for name, der in authority_keys(estate):
         scanner.add_key(name, der)
@@ -277,6 +281,97 @@ def test_nothing_secret_is_left_by_a_process_that_was_killed(changing: Kept, sca
     assert ran.code == -9
     learn(scanner, estate)
     assert scanner.hits(left_behind(estate, [("killed", ran)])) == []
+
+
+# --- passwords of stores --------------------------------------------------------------------------------------------
+
+
+def with_stores(directory: Path) -> tuple[Inventory, dict[str, str]]:
+    """A password of each source, and the environment in which they are found."""
+    inventory = calendar()
+    given, kept = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
+    directory.mkdir(mode=0o700)
+    (directory / "kept").write_text(kept + "\n")
+    (directory / "kept").chmod(0o600)
+    inventory["services"] |= {
+        "ledger": {"runtime": "java", "hosts": ["web1"], "listen": 20443, "callers": ["clerk", "person", "cook"]},
+        "clerk": {"runtime": "java", "hosts": ["web2"], "settings": {"store_password": {"env": "MTLSCTL_SECRET_A"}}},
+        "cook": {"runtime": "java", "hosts": ["web2"], "settings": {"store_password": {"file": "kept"}}},
+        "person": {"runtime": "browser", "hosts": ["web2"]},
+    }
+    return inventory, {"MTLSCTL_SECRET_A": given, "MTLSCTL_SECRETS_DIR": str(directory)}
+
+
+def know(scanner: Scanner, environ: dict[str, str]) -> None:
+    scanner.add("the password given", environ["MTLSCTL_SECRET_A"].encode())
+    scanner.add("the password kept", (Path(environ["MTLSCTL_SECRETS_DIR"]) / "kept").read_bytes().strip())
+
+
+def test_no_password_of_stores_is_left_by_commands_that_succeed(tmp_path: Path, scanner: Scanner) -> None:
+    inventory, environ = with_stores(tmp_path / "secrets")
+    know(scanner, environ)
+    session = Session(make_estate(tmp_path / "estate", inventory))
+    session.good("plan", "--out", "first.mtlsplan", *LOUD, **environ)
+    session.good("apply", "first.mtlsplan", "-o", "json", *LOUD, **environ)
+    learn(scanner, session.estate)
+    inventory["services"]["ledger"] |= {"certification_authority": {"generation": 2}}
+    session.estate.write(inventory)
+    session.good("apply", "--yes", *LOUD, **environ)
+    session.good("state", "backup", "copy.db", *LOUD)
+    learn(scanner, session.estate)
+    say_everything(session)
+    assert 6 < len({one.name for one in scanner.canaries if "password" in one.name})
+    sinks = session.sinks()
+    assert {"keystore.p12", "trust.p12", "browser.p12"} <= {Path(one).name for one in sinks}
+    assert scanner.hits(sinks) == []
+
+
+@pytest.mark.parametrize("failpoint", ["release.rendered", "stage.partial", "stage.written", "stage.renamed"])
+def test_no_password_of_stores_is_left_by_an_error_or_a_kill(tmp_path: Path, scanner: Scanner, failpoint: str) -> None:
+    inventory, environ = with_stores(tmp_path / "secrets")
+    know(scanner, environ)
+    session = Session(make_estate(tmp_path / "estate", inventory))
+    killed = session.estate.command("apply", "--yes", *LOUD, MTLSCTL_FAILPOINT=f"{failpoint}:kill", **environ)
+    assert killed.code == -9
+    session.ran.append(("killed", killed))
+    ran = session.run("apply", "--yes", "-o", "json", *LOUD, MTLSCTL_FAILPOINT=f"{failpoint}:raise", **environ)
+    assert ran.code in {1, 3}, ran
+    learn(scanner, session.estate)
+    assert scanner.hits(session.sinks()) == []
+
+
+def test_no_password_of_stores_is_said_when_it_cannot_be_used(tmp_path: Path, scanner: Scanner) -> None:
+    inventory, environ = with_stores(tmp_path / "secrets")
+    session = Session(make_estate(tmp_path / "estate", inventory))
+    bad = {**environ, "MTLSCTL_SECRET_A": environ["MTLSCTL_SECRET_A"] + "ä"}
+    scanner.add("the password given", environ["MTLSCTL_SECRET_A"].encode())
+    for one in ("text", "json"):
+        ran = session.run("apply", "--yes", "-o", one, *LOUD, **bad)
+        assert (ran.code, "M7107" in ran.said) == (1, True), ran
+    (tmp_path / "secrets/kept").chmod(0o644)
+    ran = session.run("apply", "--yes", *LOUD, **environ)
+    assert (ran.code, "M7302" in ran.said) == (1, True), ran
+    know(scanner, environ)
+    assert scanner.hits(session.sinks()) == []
+
+
+def test_a_build_that_leaks_a_password_is_caught(
+    tmp_path: Path, scanner: Scanner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = mtlsctl.pki.keystores.generate_password
+
+    def leaky() -> Secret:
+        password = real()
+        (tmp_path / "estate-temp" / "note").write_bytes(base64.b64encode(b"p" + password.reveal()))
+        return password
+
+    monkeypatch.setattr("mtlsctl.operations.stores.generate_password", leaky)
+    inventory, environ = with_stores(tmp_path / "secrets")
+    session = Session(make_estate(tmp_path / "estate", inventory))
+    session.good("apply", "--yes", **environ)
+    learn(scanner, session.estate)
+    hits = scanner.hits(session.sinks())
+    assert [hit for hit in hits if re.search(r"note: the password in .* as base64", hit)] != [], hits
 
 
 def test_nothing_secret_is_said_about_keys_that_do_not_fit(changing: Kept, scanner: Scanner, tmp_path: Path) -> None:

@@ -31,11 +31,11 @@ from mtlsctl.model.release import recipe_from_json, recipe_to_json
 from mtlsctl.model.state import State
 from mtlsctl.model.topology import ProcessId
 from mtlsctl.planner.plan import make_plan
-from mtlsctl.render.cases import made_up_material
+from mtlsctl.render.cases import MADE_UP_PASSWORD, made_up_material
 from mtlsctl.render.catalog import runtimes_of
 from mtlsctl.render.process import render_pointer
 from mtlsctl.render.quoting import FILTERS, Untrusted, Unwritable
-from mtlsctl.render.release import fill
+from mtlsctl.render.release import fill, render_secret_files
 from tests.unit.render.recipes import FOLDERS, call, door, recipe
 
 if TYPE_CHECKING:
@@ -185,6 +185,20 @@ MEMBERS = {
             call("vault", 6443, "db.example.net", listener="inner"),
         ],
     ),
+    "java": recipe(
+        "schedule",
+        "java",
+        root="/srv/estate",
+        listeners=[door(8443, name="front", callers=("mail", "social"))],
+        callees=[call("mail", 7443, "10.0.0.5", listener="outer")],
+        settings=[
+            ("alias", "thealias"),
+            ("keystore_file", "keyfile.jks"),
+            ("store_password", "env:MTLSCTL_SECRET_A"),
+            ("store_profile", "legacy"),
+            ("truststore_file", "trustfile.jks"),
+        ],
+    ),
     "pem": recipe("schedule", "pem", listeners=[door(name="front")], callees=[call("ledger", 7443, listener="outer")]),
 }
 
@@ -218,6 +232,9 @@ def rendered(made: Recipe) -> Any:
     folder = FOLDERS[made.runtime]
     release = fill(made, folder, made_up_material(made))
     files = {file.path: file.content.decode() for file in release.files}
+    if release.stores:
+        secret = render_secret_files(made, folder, release.release, MADE_UP_PASSWORD)
+        files |= {file.path: file.content.decode() for file in secret}
     if folder.manifest.pointer is not None:
         member = (made, release.release)
         files["pointer.conf"] = render_pointer(folder, ProcessId("web1", "nginx"), [member]).decode()
@@ -286,12 +303,30 @@ def curl_tree(text: str, _: Any) -> Any:
     return tree
 
 
+def argument_tree(text: str, _: Any) -> Any:
+    """What the `java` launcher documents for argument files: words, quotes, `\\` inside them, comments."""
+    words: list[Any] = []
+    for line in text.removesuffix("\n").split("\n"):
+        assert line.isascii(), line
+        if line.startswith("#"):
+            words.append([line])
+        elif found := re.fullmatch(r'"((?:[^"\\]|\\["\\])*)"', line):
+            name, equals, value = re.sub(r"\\(.)", r"\1", found[1]).partition("=")
+            words.append(
+                [name + equals, Leaf(value)] if name.startswith("-D") and equals else [Leaf(name + equals + value)]
+            )
+        else:
+            assert re.fullmatch(r"[^\s\"'\\#@]+", line), line
+            words.append([line])
+    return words
+
+
 def text_tree(text: str, _: Any) -> Any:
     return text.split("\n")
 
 
 def tree_of(path: Any, text: str, tmp_path: Path) -> Any:
-    readers = {".conf": nginx_tree, ".cjs": js_tree, ".curlrc": curl_tree}
+    readers = {".conf": nginx_tree, ".cjs": js_tree, ".curlrc": curl_tree, ".args": argument_tree}
     return next((read for end, read in readers.items() if path.endswith(end)), text_tree)(text, tmp_path)
 
 
@@ -364,7 +399,11 @@ def test_a_hostile_value_is_refused_or_stays_a_leaf(name: str, path: Any, tmp_pa
 
 @pytest.mark.parametrize(("name", "path"), FIELDS, ids=dotted)
 def test_an_honest_value_is_taken(name: str, path: Any, tmp_path: Path) -> None:
-    honest = {("root",): "/elsewhere", ("settings", 1, 1): "http://elsewhere"}.get(path, "elsewhere")
+    honest = {
+        ("nginx", ("settings", 1, 1)): "http://elsewhere",
+        ("java", ("settings", 2, 1)): "generated",
+        ("java", ("settings", 3, 1)): "modern",
+    }.get((name, path), "/elsewhere" if path == ("root",) else "elsewhere")
     is_name_of_setting = path[0] == "settings" and path[2:] == (0,)
     expected = "refused" if is_name_of_setting else "taken"
     assert expected == outcome(name, path, honest, rendered(MEMBERS[name]), tmp_path)
@@ -678,6 +717,7 @@ READERS = {
     "nginx": ("word {};\n", nginx_tree),
     "js": ("word({});\n", js_tree),
     "curl": ("word = {}\n", curl_tree),
+    "java_argument": ("{}\n", argument_tree),
 }
 
 
@@ -698,7 +738,7 @@ def test_a_filter_gives_one_word_that_reads_back_as_the_value(
     assert [text] == leaves
 
 
-@pytest.mark.parametrize("syntax", ["nginx", "curl", "js"])
+@pytest.mark.parametrize("syntax", ["nginx", "curl", "js", "java_argument"])
 def test_an_honest_value_is_written_as_it_is(syntax: str) -> None:
     text = "/etc/mtlsctl/mail/releases/0123456789abcdef/tls.crt"
     assert f'"{text}"' == FILTERS[syntax](Untrusted(text))

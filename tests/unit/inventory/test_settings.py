@@ -75,6 +75,7 @@ def test_a_setting_is_read_by_its_type(tmp_path: Path, text: str, value: str) ->
         "store_profile: newest",
         "store_profile: [modern]",
         "keystore_file: .hidden",
+        "keystore_file: -rf",
         "keystore_file: a/b",
         "keystore_file: ..",
         'keystore_file: "a b"',
