@@ -69,9 +69,14 @@ def current(estate: Estate, host: str, service: str) -> Path:
     return estate.folder / "out" / host / "etc/mtlsctl" / service / "current"
 
 
+def word_of(folder: Path) -> Path:
+    """The file with the password of a release's stores."""
+    return folder / "secrets/store-password"
+
+
 def listed(folder: Path, store: str) -> str:
     command = ["keytool", "-J-Duser.language=en", "-list", "-keystore", str(folder / store)]
-    password = ["-storepass:file", str(folder / "secrets/store-password")]
+    password = ["-storepass:file", str(word_of(folder))]
     done = subprocess.run([*command, *password], capture_output=True, text=True, check=False, timeout=60)
     assert 0 == done.returncode, done
     return done.stdout
@@ -153,7 +158,7 @@ def test_whatever_holds_a_key_or_the_password_is_for_its_owner_only(estate: Esta
         "tls.key": 0o600,
         "truststore_server_1.jks": 0o640,
     } == modes
-    assert WORD.encode() == (ledger / "secrets/store-password").read_bytes()
+    assert WORD.encode() == word_of(ledger).read_bytes()
 
 
 def test_generated_passwords_differ_from_release_to_release(estate: Estate) -> None:
@@ -194,6 +199,44 @@ def test_a_caller_believes_whom_it_calls_and_nobody_else_and_checks_the_name(est
         assert "PKIX path building failed" in said(java(classes, mail, *words))
         misnamed = said(java(classes, stranger, "get", str(port), "elsewhere.calendar.internal"))
         assert "No subject alternative DNS name matching" in misnamed
+
+
+MODELS = {
+    "pinned": ({"trust": {"model": "pinned"}}, {}),
+    "shared": ({"trust": {"model": "shared-ca"}}, {"authorize": "any-member"}),
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_java_serves_and_calls_in_the_other_trust_models(tmp_path: Path, classes: Path, model: str) -> None:
+    """A pinned leaf is an anchor of its own; a member of a shared CA gets in where every member may."""
+    trust, more = MODELS[model]
+    services = {
+        "ledger": {"runtime": "java", "hosts": ["web1"], "listen": 18443, "callers": ["mail"], **more},
+        "mail": {"runtime": "java", "hosts": ["web2"]},
+        "stranger": {"runtime": "pem", "hosts": ["web2"], "trust": {"model": "service-ca"}},
+    }
+    made = make_estate(tmp_path / "estate", {**calendar(), "services": services, **trust})
+    made.good("apply", "--yes")
+    made.prove()
+    ledger, mail = current(made, "web1", "ledger"), current(made, "web2", "mail")
+    assert 1 == listed(ledger, "trust.p12").count("trustedCertEntry")
+    with serving(classes, ledger) as port:
+        words = ("get", str(port), "ledger.calendar.internal")
+        assert "let in CN=mail by TLSv1.3" == said(java(classes, mail, *words))
+        arguments = [f"-Djavax.net.ssl.{key}={value}" for key, value in trusting(mail).items()]
+        stranger = current(made, "web2", "stranger")
+        key, word = tmp_path / "stranger.p12", tmp_path / "word"
+        word.write_bytes(word_of(mail).read_bytes() + b"\n")
+        files = f"-in {stranger}/tls.crt -inkey {stranger}/tls.key -out {key} -passout file:{word}"
+        subprocess.run(["openssl", "pkcs12", "-export", *files.split()], check=True, timeout=20)
+        arguments += [f"-Djavax.net.ssl.keyStore={key}", f"-Djavax.net.ssl.keyStorePassword={word.read_text().strip()}"]
+        posing = said(["java", *arguments, "-cp", str(classes), "Jsse", *words])
+        assert posing.startswith("refused: ") or "hung up" == posing
+
+
+def trusting(folder: Path) -> dict[str, str]:
+    return {"trustStore": str(folder.resolve() / "trust.p12"), "trustStorePassword": word_of(folder).read_text()}
 
 
 def test_the_password_is_not_in_the_command_line_of_the_program(estate: Estate, classes: Path) -> None:
@@ -293,14 +336,14 @@ def test_a_password_that_is_missing_stops_everything_before_it_begins(again: Est
 @pytest.mark.parametrize("damage", ["store", "password", "java.args"])
 def test_an_altered_store_is_made_anew(again: Estate, damage: str) -> None:
     folder = current(again, "web2", "mail").resolve()
-    path = {"store": folder / "trust.p12", "password": folder / "secrets/store-password"}.get(damage, folder / damage)
+    path = {"store": folder / "trust.p12", "password": word_of(folder)}.get(damage, folder / damage)
     if damage == "store":
         shutil.copyfile(current(again, "web2", "stranger") / "trust.p12", path)
     else:
         path.write_bytes(path.read_bytes()[:-1])
     ran = again.good("apply", "--yes")
     assert "was altered" in ran.said
-    password = Secret((folder / "secrets/store-password").read_bytes())
+    password = Secret(word_of(folder).read_bytes())
     assert ["ledger-ca-g1"] == [alias for alias, _ in read_store((folder / "trust.p12").read_bytes(), password).anchors]
     again.prove()
 
@@ -329,7 +372,7 @@ def test_an_apply_that_was_killed_is_finished_by_the_next_and_stores_open(again:
     again.prove()
     for host, service, store in (("web1", "ledger", "keystore_server_1.jks"), ("web2", "mail", "trust.p12")):
         folder = current(again, host, service)
-        password = Secret((folder / "secrets/store-password").read_bytes())
+        password = Secret(word_of(folder).read_bytes())
         assert read_store((folder / store).read_bytes(), password)
         assert password.reveal() in (folder / "java.args").read_bytes() or service == "ledger"
     assert [alias for alias, _ in read_store((folder / "trust.p12").read_bytes(), password).anchors] == ["ledger-ca-g2"]
@@ -355,7 +398,7 @@ def test_another_password_in_the_meantime_makes_the_staged_release_anew(again: E
     again.write(inventory)
     assert -9 == again.command("apply", "--yes", MTLSCTL_FAILPOINT="stage.checked:kill", **ENVIRON).code
     again.good("apply", "--yes", MTLSCTL_SECRET_LEDGER="another one now")
-    assert b"another one now" == (current(again, "web1", "ledger") / "secrets/store-password").read_bytes()
+    assert b"another one now" == word_of(current(again, "web1", "ledger")).read_bytes()
     again.prove()
 
 

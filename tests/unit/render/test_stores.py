@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mtlsctl.errors import RuntimeFolderError, UnsafePlan
-from mtlsctl.model.credential import AuthorityId
+from mtlsctl.model.credential import SHARED, AuthorityId, CredentialId
 from mtlsctl.model.keystore import PasswordSource, StoreKind, StoreProfile
 from mtlsctl.model.secret import Secret
+from mtlsctl.model.topology import InstanceId
 from mtlsctl.model.trust import PeerPolicy
 from mtlsctl.render.cases import made_up_material
 from mtlsctl.render.catalog import read_folder
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mtlsctl.model.release import Recipe
+    from mtlsctl.model.trust import TrustAnchor
     from mtlsctl.render.release import RenderedRelease
 
 JAVA = FOLDERS["java"]
@@ -116,13 +118,17 @@ def test_a_trust_store_that_would_be_empty_is_left_out_and_java_believes_nobody(
     assert b"trustStorePassword" not in arguments.content
 
 
-def test_no_two_anchors_have_one_alias() -> None:
-    class Named(str):
-        __slots__ = ()
-
-    found = aliases([Named("a b"), Named("a-b"), Named("A B"), Named("日本"), Named("...")])  # type: ignore[list-item]
-    assert 5 == len(set(found))
-    assert all(one.isascii() and one == one.lower() for one in found)
+def test_no_two_anchors_have_one_alias_whatever_kind_they_are_of() -> None:
+    anchors: list[TrustAnchor] = [
+        AuthorityId(SHARED, 1),
+        AuthorityId("shared", 1),
+        AuthorityId("mail", 2),
+        CredentialId(InstanceId("a", "b-c"), 1),
+        CredentialId(InstanceId("a-b", "c"), 1),
+    ]
+    found = aliases(anchors)
+    assert ["a-b-c-1", "a-b-c-1-2", "mail-ca-g2", "shared-ca-g1", "shared-ca-g1-2"] == sorted(found)
+    assert found == aliases(reversed(anchors))
 
 
 @pytest.mark.parametrize(
