@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+from functools import cache
 
 import pytest
 
 SBIN = "/usr/sbin:/sbin:/usr/local/sbin"
 
 
+LIBRARIES = {"faraday": ("ruby", "-e", "require 'faraday'")}
+"""Peers that are no programs, with what ends well where they are."""
+
+
+@cache
 def find_peer(name: str) -> str | None:
-    """The path of a program, also where only root's PATH looks."""
+    """The path of a program, also where only root's PATH looks; for a library that of the program that has it."""
+    if name in LIBRARIES:
+        program, *arguments = LIBRARIES[name]
+        found = find_peer(program)
+        has_it = found and subprocess.run([found, *arguments], capture_output=True, check=False).returncode == 0
+        return found if has_it else None
     return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), SBIN]))
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mtlsctl.model.runtime import Runtime
 
 UNBUILT_RUNTIMES: Final = frozenset(
-    {"apache", "go", "haproxy", "kafka", "postgresql", "python", "ruby", "spring-boot", "tomcat"}
+    {"apache", "go", "haproxy", "kafka", "postgresql", "python", "spring-boot", "tomcat"}
 )
 
 _SERVICE_NAME = grammar.label("a service", grammar.MAX_SERVICE)

@@ -122,6 +122,12 @@ def java_argument(word: object) -> Quoted:
     return Quoted('"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"')
 
 
+def ruby(word: object) -> Quoted:
+    """A single-quoted Ruby string, where nothing is interpolated; refused: whatever is not printable."""
+    text = _printable(word, refused="", syntax="a Ruby string")
+    return Quoted("'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'")
+
+
 def _curl_quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
@@ -131,6 +137,7 @@ FILTERS: dict[str, Callable[[object], Quoted]] = {
     "js": js,
     "curl": curl,
     "curl_certificate": curl_certificate,
+    "ruby": ruby,
     "java_argument": java_argument,
 }
 """Every filter that a template may use, and there is no other."""

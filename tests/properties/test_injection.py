@@ -36,6 +36,7 @@ from mtlsctl.render.catalog import runtimes_of
 from mtlsctl.render.process import render_pointer
 from mtlsctl.render.quoting import FILTERS, Untrusted, Unwritable
 from mtlsctl.render.release import fill, render_secret_files
+from tests.conftest import find_peer
 from tests.unit.render.recipes import FOLDERS, call, door, recipe
 
 if TYPE_CHECKING:
@@ -200,7 +201,21 @@ MEMBERS = {
         ],
     ),
     "pem": recipe("schedule", "pem", listeners=[door(name="front")], callees=[call("ledger", 7443, listener="outer")]),
+    "ruby": recipe(
+        "schedule",
+        "ruby",
+        root="/srv/estate",
+        callees=[
+            call("ledger", 7443, "10.0.0.5", "db.example.net", listener="outer"),
+            call("vault", 6443, "10.0.0.6", listener="inner"),
+        ],
+    ),
 }
+
+
+def reads(name: str) -> Any:
+    """A parameter whose reader may have to be installed."""
+    return pytest.param(name, marks=pytest.mark.peer("ruby")) if name == "ruby" else name
 
 
 def string_fields(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -284,6 +299,69 @@ def _js(node: Any) -> Any:
     return node if isinstance(node, str | int | float | bool | None) else repr(node)
 
 
+RUBY_REST = "\n# What all copies of this file"
+"""Where the values end in `mtls.rb`."""
+
+RUBY_READER = """
+require 'json'
+require 'ripper'
+$stdout.sync = true
+while (line = gets)
+  text = JSON.parse(line).first
+  words = []
+  Ripper.lex(text).each do |_, type, word, _|
+    next if %i[on_sp on_ignored_nl].include?(type)
+    # A string in one piece: what Ruby makes of it.
+    type, word = words.pop(2).map(&:last).then { |begun, said| [:leaf, eval(begun + said + word)] } if
+      type == :on_tstring_end && words.last(2).map(&:first) == %i[on_tstring_beg on_tstring_content]
+    words << [type, word]
+  end
+  puts JSON.generate([!Ripper.sexp(text).nil?, words])
+end
+"""
+
+
+@cache
+def ruby_reader() -> subprocess.Popen[str]:
+    """Ruby's own lexer and parser, started once."""
+    command = ["ruby", "-E", "UTF-8", "-e", RUBY_READER]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _readers_end() -> Iterator[None]:
+    yield
+    if ruby_reader.cache_info().currsize:
+        ruby_reader().communicate()
+
+
+def ruby_tree(text: str, _: Any) -> Any:
+    """The words of the part with the values, nested as the brackets are, items between commas."""
+    values, _, rest = text.partition(RUBY_REST)
+    reader = ruby_reader()
+    assert reader.stdin is not None
+    assert reader.stdout is not None
+    reader.stdin.write(json.dumps([values]) + "\n")
+    reader.stdin.flush()
+    is_ruby, words = json.loads(reader.stdout.readline())
+    assert is_ruby, values
+    return [nested(iter(words)), rest]
+
+
+def nested(words: Iterator[Any]) -> Any:
+    items: list[list[Any]] = [[]]
+    for kind, word in words:
+        if kind in ("on_lbrace", "on_lbracket"):
+            items[-1].append([word, nested(words)])
+        elif kind in ("on_rbrace", "on_rbracket"):
+            break
+        elif kind == "on_comma":
+            items.append([])
+        else:
+            items[-1].append(Leaf(word) if kind == "leaf" else [kind, word])
+    return items
+
+
 CURL_LINE = re.compile(r'([a-z0-9.-]+) = "((?:[^"\\]|\\.)*)"')
 
 
@@ -326,7 +404,7 @@ def text_tree(text: str, _: Any) -> Any:
 
 
 def tree_of(path: Any, text: str, tmp_path: Path) -> Any:
-    readers = {".conf": nginx_tree, ".cjs": js_tree, ".curlrc": curl_tree, ".args": argument_tree}
+    readers = {".conf": nginx_tree, ".cjs": js_tree, ".curlrc": curl_tree, ".args": argument_tree, ".rb": ruby_tree}
     return next((read for end, read in readers.items() if path.endswith(end)), text_tree)(text, tmp_path)
 
 
@@ -368,7 +446,7 @@ CLOSED = {"runtime", "client_certificate", "protocols"}
 """Fields with a closed set of words: another word of the set is another meaning, and nothing else is taken."""
 
 FIELDS = [
-    (name, path)
+    pytest.param(name, path, marks=[pytest.mark.peer("ruby")] if name == "ruby" else [])
     for name, made in MEMBERS.items()
     for path in string_fields(recipe_to_json(made))
     if not CLOSED & set(path)
@@ -491,6 +569,9 @@ SAMPLE: Any = {
         "program": {"runtime": "node", "hosts": ["folderhost"]},
     },
 }
+if find_peer("ruby"):
+    SAMPLE["services"]["gemcaller"] = {"runtime": "ruby", "hosts": ["seenhost"]}
+    SAMPLE["services"]["filekeeper"]["callers"].append("gemcaller")
 
 OTHER_MEANING: dict[str, Any] = {
     "version": set(),
@@ -718,10 +799,11 @@ READERS = {
     "js": ("word({});\n", js_tree),
     "curl": ("word = {}\n", curl_tree),
     "java_argument": ("{}\n", argument_tree),
+    "ruby": ("word = {{ a: {}, b: 1 }}\n", ruby_tree),
 }
 
 
-@pytest.mark.parametrize("syntax", sorted(READERS))
+@pytest.mark.parametrize("syntax", [reads(syntax) for syntax in sorted(READERS)])
 @given(text=st.one_of(st.sampled_from(HOSTILE), st.text(max_size=30)))
 def test_a_filter_gives_one_word_that_reads_back_as_the_value(
     syntax: str, text: str, tmp_path_factory: pytest.TempPathFactory
@@ -742,6 +824,25 @@ def test_a_filter_gives_one_word_that_reads_back_as_the_value(
 def test_an_honest_value_is_written_as_it_is(syntax: str) -> None:
     text = "/etc/mtlsctl/mail/releases/0123456789abcdef/tls.crt"
     assert f'"{text}"' == FILTERS[syntax](Untrusted(text))
+
+
+@pytest.mark.peer("ruby")
+def test_a_string_that_is_more_than_a_value_is_found(tmp_path: Path) -> None:
+    benign = ruby_tree("word = { a: 'x', b: 1 }\n", tmp_path)
+    for text in ('"x#{exit}"', "'x' + exit", "'x', c: exit", "'x' } # '"):
+        try:
+            changed = ruby_tree(f"word = {{ a: {text}, b: 1 }}\n", tmp_path)
+        except AssertionError:
+            continue
+        assert flat(benign)[0] != flat(changed)[0]
+
+
+@pytest.mark.peer("ruby")
+def test_ruby_itself_takes_the_module_without_a_warning(tmp_path: Path) -> None:
+    file = tmp_path / "mtls.rb"
+    file.write_text(rendered(MEMBERS["ruby"])["mtls.rb"], "utf-8")
+    checked = subprocess.run(["ruby", "-wc", file], capture_output=True, text=True, check=False, timeout=20)
+    assert (0, "Syntax OK\n", "") == (checked.returncode, checked.stdout, checked.stderr)
 
 
 @pytest.mark.peer("curl")

@@ -40,6 +40,7 @@ def test_our_nginx_is_switched_by_its_file_and_the_others_by_current() -> None:
         "node": current,
         "curl": current,
         "pem": current,
+        "ruby": current,
         "java": current,
         "browser": current,
     } == pointers
