@@ -8,7 +8,7 @@ WORKERS ?= auto
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit integration lint types layers check bench docs wheel oldest clean
+.PHONY: help demo test unit integration interop lint types layers check bench docs wheel oldest clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -24,6 +24,9 @@ unit: $(VENV)/.test  ## the tests that need no other program and take seconds
 
 integration: $(VENV)/.test  ## real nginx, Node, curl and Python on loopback
 	$(PYTEST) tests/integration
+
+interop: $(VENV)/.test  ## every server with every caller; writes docs/reference/interop.md from what came out
+	MTLSCTL_UPDATE_GOLDEN=1 MTLSCTL_REQUIRE_PEERS=1 $(BIN)/python -m pytest tests/interop tests/docs/test_interop.py
 
 lint: $(VENV)/.lint  ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -10,15 +10,15 @@ require 'uri'
 
 values = {
   service: 'mail',
-  release: '0c1e00292fd5f342',
+  release: 'b32f2e86aacdf8d5',
   current: '/etc/mtlsctl/mail/current',
-  certificate: '/etc/mtlsctl/mail/releases/0c1e00292fd5f342/tls.crt',
-  private_key: '/etc/mtlsctl/mail/releases/0c1e00292fd5f342/tls.key',
+  certificate: '/etc/mtlsctl/mail/releases/b32f2e86aacdf8d5/tls.crt',
+  private_key: '/etc/mtlsctl/mail/releases/b32f2e86aacdf8d5/tls.key',
   callees: [
     {
       name: 'schedule',
       server_name: 'schedule.calendar.internal',
-      servers_trust: '/etc/mtlsctl/mail/releases/0c1e00292fd5f342/servers/schedule.pem',
+      servers_trust: '/etc/mtlsctl/mail/releases/b32f2e86aacdf8d5/servers/schedule.pem',
       endpoints: [
         { address: '10.0.0.11', port: 8443 },
         { address: 'web2.example.net', port: 8443 },
@@ -27,7 +27,7 @@ values = {
     {
       name: 'ledger.admin',
       server_name: 'ledger.calendar.internal',
-      servers_trust: '/etc/mtlsctl/mail/releases/0c1e00292fd5f342/servers/ledger.admin.pem',
+      servers_trust: '/etc/mtlsctl/mail/releases/b32f2e86aacdf8d5/servers/ledger.admin.pem',
       endpoints: [
         { address: '2001:db8::5', port: 9443 },
       ],
