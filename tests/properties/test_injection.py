@@ -514,7 +514,15 @@ SAMPLE: Any = {
         "certificate": {"key": "ecdsa-p256", "lifetime": "80d", "renew_before": "20d"},
         "certification_authority": {"key": "ed25519", "lifetime": "800d", "renew_before": "200d"},
     },
-    "trust": {"model": "service-ca"},
+    "trust": {
+        "model": "service-ca",
+        "certification_authority": {
+            "key": "ed25519",
+            "lifetime": "900d",
+            "renew_before": "220d",
+            "generation": "4",
+        },
+    },
     "hosts": {
         "folderhost": {
             "directory": "outfolder",
@@ -544,6 +552,7 @@ SAMPLE: Any = {
                     "bind": "all",
                     "client_certificate": "required",
                     "protocols": ["1.2", "1.3"],
+                    "authorize": "any-member",
                     "callers": ["shellcaller", "program"],
                 },
                 {"name": "otherdoor", "port": "8444", "callers": ["shellcaller", "program"]},
@@ -563,6 +572,7 @@ SAMPLE: Any = {
             "hosts": ["seenhost"],
             "listen": "7443",
             "bind": "host",
+            "authorize": "any-member",
             "callers": ["frontdoor", "shellcaller", "program"],
         },
         "shellcaller": {"runtime": "curl", "hosts": ["seenhost"]},

@@ -23,6 +23,7 @@ from tests.support.world import NOW, new_state
 if TYPE_CHECKING:
     from mtlsctl.model.plan import Plan
     from mtlsctl.model.topology import Inventory
+    from mtlsctl.model.trust import TrustAnchor
 
 MODELS = list(TrustModel)
 SHARED_G1 = AuthorityId(SHARED, 1)
@@ -156,7 +157,8 @@ def test_a_renewal_of_a_pinned_leaf_touches_its_peers_and_stays_out_of_the_finge
     world = applied(inventory)
     quiet = plan_of(inventory, world)
     late = make_plan(inventory, world.state, RUNTIMES, NOW + timedelta(days=61))
-    assert all(one.due for one in (*late.certificate_changes, *late.service_changes))
+    assert all(one.due for one in late.certificate_changes)
+    assert all(one.due for one in late.service_changes)
     assert {at("schedule"), at("mail"), at("mail", "h2"), at("reporting")} == {s.id.instance for s in late.steps}
     assert quiet.fingerprint == late.fingerprint
 
@@ -208,7 +210,13 @@ def test_what_only_a_ca_could_sign_is_not_tried_where_every_leaf_signs_itself() 
 
 
 def test_anchors_of_every_kind_have_one_order_and_a_name() -> None:
-    anchors = [leaf("mail", "h2"), AuthorityId("mail", 2), SHARED_G1, leaf("mail", "h1", 3), AuthorityId("mail", 1)]
+    anchors: list[TrustAnchor] = [
+        leaf("mail", "h2"),
+        AuthorityId("mail", 2),
+        SHARED_G1,
+        leaf("mail", "h1", 3),
+        AuthorityId("mail", 1),
+    ]
     ordered = in_order(anchors)
     assert [
         SHARED_G1,
