@@ -592,6 +592,7 @@ OTHER_MEANING: dict[str, Any] = {
     "protocols": {"1.2"},
     "key": set(),
     "model": set(),
+    "authorize": set(),
     "become": {"true"},
     "lifetime": set(),
     "renew_before": set(),
