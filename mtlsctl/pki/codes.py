@@ -50,6 +50,7 @@ UNRECORDED = "M7321"
 KEY_IN_CLEAR = "M7322"
 SERVES_OTHER = "M7323"
 ASKS_OTHER = "M7324"
+NO_HANDSHAKE = "M7325"
 
 NOT_RECOGNISED = "M7390"
 BROKEN = "M7391"
@@ -105,6 +106,7 @@ MEANINGS = MappingProxyType(
         KEY_IN_CLEAR: "The private key of a CA of this estate lies in a file.",
         SERVES_OTHER: "A server of this estate serves another certificate than the one that was applied.",
         ASKS_OTHER: "A server of this estate asks for certificates of other CAs than was applied, or for none.",
+        NO_HANDSHAKE: "A server refuses the name that it was asked for before it shows any certificate.",
         NOT_RECOGNISED: "The bytes are nothing that can be inspected.",
         BROKEN: "A file begins as a key store and goes on as none.",
         NOT_READ: "A file is of a kind, or encrypted in a way, that is known and not read.",

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 from mtlsctl.errors import InspectionError, PreflightError
 from mtlsctl.pki import codes
 from mtlsctl.pki.asn1 import OCTET_STRING, SEQUENCE, NotAsn1, read_one
-from mtlsctl.pki.inspect import UNREADABLE, Parsed, key_name, parse_certificate
+from mtlsctl.pki.inspect import UNREADABLE, Parsed, common_names_of, key_name, parse_certificate
 from mtlsctl.pki.jks import JCEKS_MAGIC, MAGIC, jks_holds, read_jks
 from mtlsctl.pki.pbe import Work, WrongPassword, decrypt, names_a_scheme
 from mtlsctl.pki.pem import is_pem, read_pem
@@ -32,6 +32,7 @@ from mtlsctl.pki.pkcs12 import BagKind, is_pkcs12, read_pkcs12
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from datetime import datetime
 
     from mtlsctl.model.secret import Secret
     from mtlsctl.pki.pem import Block, PemFile
@@ -126,6 +127,25 @@ class HeldList:
     issuer: str
     number: int | None
     revoked: int
+
+    @property
+    def issuer_common_names(self) -> tuple[str, ...]:
+        return common_names_of(self.value.issuer)
+
+    @property
+    def this_update(self) -> datetime:
+        return self.value.last_update_utc
+
+    @property
+    def next_update(self) -> datetime | None:
+        return self.value.next_update_utc
+
+    def is_signed_by(self, issuer: Parsed) -> bool:
+        """Whether a certificate's key signed it, its name aside; not where the scheme is unknown."""
+        try:
+            return self.value.is_signature_valid(issuer.public_key)  # type: ignore[arg-type]
+        except (TypeError, ValueError, UnsupportedAlgorithm):
+            return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -424,28 +424,19 @@ def _request_findings(one: HeldRequest, number: int) -> Iterator[Diagnostic]:
 
 
 def _list_findings(context: _Context, one: HeldList, number: int) -> Iterator[Diagnostic]:
-    where, value, now = f"revocation list {number}", one.value, context.now
-    if value.next_update_utc is None:
+    where, now = f"revocation list {number}", context.now
+    if one.next_update is None:
         yield _warning(codes.REVOCATION_LIST, "the list does not say when the next one is due", where=where)
-    elif now >= value.next_update_utc:
-        text = (
-            f"the list is out of date since {value.next_update_utc:{_HOURS}}: servers that use it refuse every caller"
-        )
+    elif now >= one.next_update:
+        text = f"the list is out of date since {one.next_update:{_HOURS}}: servers that use it refuse every caller"
         yield _error(codes.REVOCATION_LIST, text, where=where, help="publish a new one")
-    if now < value.last_update_utc:
-        text = f"the list is not valid before {value.last_update_utc:{_HOURS}}"
+    if now < one.this_update:
+        text = f"the list is not valid before {one.this_update:{_HOURS}}"
         yield _error(codes.REVOCATION_LIST, text, where=where)
     if one.number is None:
         yield _warning(codes.REVOCATION_LIST, "the list has no number (RFC 5280 section 5.2.3)", where=where)
     issuers = [held.parsed for held in context.contents.certificates] + list(context.authorities)
-    named = [issuer for issuer in issuers if issuer.subject == value.issuer]
-    if named and not any(_signed_list(one, issuer) for issuer in named[:CHAIN_LIMIT]):
+    named = [issuer for issuer in issuers if issuer.subject == one.value.issuer]
+    if named and not any(one.is_signed_by(issuer) for issuer in named[:CHAIN_LIMIT]):
         text = f"the list names {_short(one.issuer)} as its issuer, whose key did not sign it"
         yield _error(codes.REVOCATION_LIST, text, where=where)
-
-
-def _signed_list(one: HeldList, issuer: Parsed) -> bool:
-    try:
-        return one.value.is_signature_valid(issuer.public_key)  # type: ignore[arg-type]
-    except (TypeError, ValueError, UnsupportedAlgorithm):
-        return False

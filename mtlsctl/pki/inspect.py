@@ -137,7 +137,11 @@ class Parsed:
 
     @property
     def common_names(self) -> tuple[str, ...]:
-        return _common_names(self.subject)
+        return common_names_of(self.subject)
+
+    @property
+    def issuer_common_names(self) -> tuple[str, ...]:
+        return common_names_of(self.issuer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,11 +275,11 @@ def facts_of(parsed: Parsed) -> CertificateFacts:
 
 def label_of(name: x509.Name) -> str:
     """The common name where it is the whole name, as with all of ours; else the name as RFC 4514 writes it."""
-    common = _common_names(name)
+    common = common_names_of(name)
     return common[0] if len(common) == 1 and len(list(name)) == 1 else name.rfc4514_string()
 
 
-def _common_names(name: x509.Name) -> tuple[str, ...]:
+def common_names_of(name: x509.Name) -> tuple[str, ...]:
     return tuple(str(attribute.value) for attribute in name.get_attributes_for_oid(NameOID.COMMON_NAME))
 
 

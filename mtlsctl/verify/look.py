@@ -14,6 +14,7 @@ from socket import SOCK_STREAM, create_connection, gaierror, getaddrinfo
 from typing import TYPE_CHECKING
 
 from mtlsctl.errors import InspectionError
+from mtlsctl.pki import codes
 from mtlsctl.verify.doors import alert_text
 from mtlsctl.verify.handshake import alert_name, call
 from mtlsctl.verify.identity import VERSIONS, Identity, load_identity
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from mtlsctl.verify.handshake import Seen
     from mtlsctl.verify.wire import FirstFlight
 
-NO_ANSWER, NOT_A_TLS_SERVER = "M7395", "M7396"
 STEP_SECONDS = 5.0
 """For one connection."""
 
@@ -77,7 +77,7 @@ def look_at(
     if not any(one.flight is not None or one.reason.startswith("alert") for one in greetings):
         raise InspectionError(
             f"what answers at {host}:{port} does not speak TLS as it is known here",
-            code=NOT_A_TLS_SERVER,
+            code=codes.NOT_A_TLS_SERVER,
             notes=tuple(f"TLS {one.protocol}: {one.reason}" for one in greetings),
             help="is it another port, or a protocol that begins in clear (STARTTLS)?",
         )
@@ -116,7 +116,7 @@ def resolve(host: str, port: int, *, timeout_seconds: float) -> tuple[str, ...]:
     asking.join(timeout_seconds)
     if not found:
         reason = trouble[0] if trouble else f"no answer from the resolver in {timeout_seconds:g} s"
-        raise InspectionError(f"{host} has no address: {reason}", code=NO_ANSWER)
+        raise InspectionError(f"{host} has no address: {reason}", code=codes.NO_ANSWER)
     return tuple(dict.fromkeys(found))
 
 
@@ -134,7 +134,7 @@ def _reachable(addresses: tuple[str, ...], port: int, host: str) -> str:
             return address
     raise InspectionError(
         f"nothing answers at {host}:{port}",
-        code=NO_ANSWER,
+        code=codes.NO_ANSWER,
         notes=tuple(reasons),
         help="look whether the server runs, and whether it listens at that address",
     )

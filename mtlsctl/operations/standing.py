@@ -1,0 +1,223 @@
+"""What a certificate, a key or a name of a CA is to an estate, and who there trusts it: from the state alone."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+from mtlsctl.model.credential import AuthorityId, CredentialId, KeyUsage
+from mtlsctl.pki.asn1 import name_text
+from mtlsctl.pki.findings import is_signed_by
+from mtlsctl.pki.inspect import USAGE_OIDS, parse_certificate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
+
+    from mtlsctl.model.credential import Credential
+    from mtlsctl.model.state import State
+    from mtlsctl.model.topology import InstanceId, ListenerId
+    from mtlsctl.pki.inspect import Parsed
+    from mtlsctl.store.port import Signature, StateReader
+
+CANDIDATE_LIMIT = 20
+"""CAs of one name that are compared: there is one generation of each in an estate that is well."""
+
+
+class Role(StrEnum):
+    """What something is to the estate."""
+
+    AUTHORITY = "authority"
+    """One of its CAs."""
+    LIVE = "live"
+    """The certificate, or its key, that an instance presents."""
+    WAITING = "waiting"
+    """Issued and not live yet."""
+    EARLIER = "earlier"
+    """Issued once, and followed by another."""
+    PROBE = "probe"
+    """Made for a verification."""
+    UNRECORDED = "unrecorded"
+    """Signed by one of its CAs, and the state does not know of it."""
+    IMITATION = "imitation"
+    """Named like one of its CAs, or as if signed by it, with another key."""
+    SAME_KEY = "same key"
+    """Another certificate for a key that the estate knows."""
+    STRANGER = "stranger"
+    """Nothing of the estate's."""
+
+
+class Admitting(NamedTuple):
+    """A listener of an instance that lets in who presents the certificate, as its live release says."""
+
+    instance: InstanceId
+    listener: str
+    ports: tuple[int, ...]
+
+
+class Believing(NamedTuple):
+    """An instance that believes the certificate at a server, as its live release says."""
+
+    caller: InstanceId
+    listener: ListenerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """`subject` is whom it belongs to: an authority, an instance or, where neither is known, None.
+
+    `signer` is the CA of the estate whose key signed it. `admits` and `believes` are what it opens now: both are empty
+    for a certificate that is not in force.
+    """
+
+    role: Role = Role.STRANGER
+    subject: AuthorityId | InstanceId | None = None
+    sequence: int | None = None
+    signer: AuthorityId | None = None
+    admits: tuple[Admitting, ...] = ()
+    believes: tuple[Believing, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Estate:
+    """An estate as it can be asked about what was found somewhere."""
+
+    state: State
+    reader: StateReader
+    _parsed: dict[AuthorityId, Parsed] = field(default_factory=dict)
+    _signatures: list[dict[str, Signature]] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, reader: StateReader) -> Estate:
+        return cls(reader.snapshot(), reader)
+
+    def authority(self, wanted: AuthorityId) -> Parsed:
+        """The certificate of one of its CAs, read once."""
+        if wanted not in self._parsed:
+            self._parsed[wanted] = parse_certificate(self.reader.certificate(wanted))
+        return self._parsed[wanted]
+
+    def authorities_named(self, common_names: Sequence[str]) -> tuple[AuthorityId, ...]:
+        """Those whose whole name is the one common name; one of its CAs has no other kind of name."""
+        if len(common_names) != 1:
+            return ()
+        found = [one.id for one in self.state.authorities.values() if one.profile.common_name == common_names[0]]
+        return tuple(sorted(found)[:CANDIDATE_LIMIT])
+
+    def named(self, name_der: bytes) -> AuthorityId | None:
+        """The CA that a server means when it asks for certificates by this name."""
+        text = name_text(name_der) or ""
+        wanted = self.authorities_named((text.removeprefix("CN="),)) if text.startswith("CN=") else ()
+        return next((one for one in wanted if self.authority(one).subject.public_bytes() == name_der), None)
+
+    def above(self, certificates: Sequence[Parsed]) -> tuple[Parsed, ...]:
+        """Its CAs that certificates name as their issuer."""
+        names = {one.issuer_common_names for one in certificates}
+        wanted = {authority for name in names for authority in self.authorities_named(name)}
+        return tuple(self.authority(one) for one in sorted(wanted))
+
+    def standing(self, parsed: Parsed, now: datetime) -> Standing:
+        """What a certificate is here, and who trusts it now."""
+        return self._known(parsed, now) or self._signed(parsed, now) or self._resembling(parsed)
+
+    def standing_of_key(self, spki_sha256: str | None) -> Standing:
+        """What a key is here: of a CA, of an instance, or nothing."""
+        for authority in self.state.authorities.values():
+            if authority.spki_sha256 == spki_sha256:
+                return Standing(role=Role.AUTHORITY, subject=authority.id)
+        for credential in self.state.credentials.values():
+            if credential.spki_sha256 == spki_sha256:
+                return self._of(credential)
+        return Standing()
+
+    def _known(self, parsed: Parsed, now: datetime) -> Standing | None:
+        digest = parsed.sha256
+        for authority in self.state.authorities.values():
+            if authority.certificate_sha256 == digest:
+                trust = self._trust(authority.id) if parsed.not_before <= now < parsed.not_after else ((), ())
+                return Standing(
+                    role=Role.AUTHORITY, subject=authority.id, signer=authority.id, admits=trust[0], believes=trust[1]
+                )
+        for credential in self.state.credentials.values():
+            if credential.certificate_sha256 == digest:
+                return self._with_trust(self._of(credential), parsed, now)
+        return None
+
+    def _of(self, credential: Credential) -> Standing:
+        live = self.state.live.get(credential.id.instance)
+        is_live = live is not None and live.recipe.credential == credential.id
+        return Standing(
+            role=Role.LIVE if is_live else Role.WAITING,
+            subject=credential.id.instance,
+            sequence=credential.id.sequence,
+            signer=credential.profile.authority,
+        )
+
+    def _signed(self, parsed: Parsed, now: datetime) -> Standing | None:
+        """Signed by one of its CAs, and not among what is live or newest: the record of signatures says what it was."""
+        named = self.authorities_named(parsed.issuer_common_names)
+        signer = next((one for one in named if is_signed_by(parsed, self.authority(one))), None)
+        if signer is None:
+            return Standing(role=Role.IMITATION) if named and parsed.subject != parsed.issuer else None
+        signature = self._recorded(hashlib.sha256(parsed.certificate.tbs_certificate_bytes).hexdigest())
+        match signature.intent.subject if signature is not None else None:
+            case CredentialId() as credential:
+                found = Standing(
+                    role=Role.EARLIER, subject=credential.instance, sequence=credential.sequence, signer=signer
+                )
+            case str():
+                found = Standing(role=Role.PROBE, signer=signer)
+            case _:
+                found = Standing(role=Role.UNRECORDED, signer=signer)
+        return self._with_trust(found, parsed, now)
+
+    def _recorded(self, to_be_signed_sha256: str) -> Signature | None:
+        if not self._signatures:
+            self._signatures.append({one.intent.to_be_signed_sha256: one for one in self.reader.signatures()})
+        return self._signatures[0].get(to_be_signed_sha256)
+
+    def _resembling(self, parsed: Parsed) -> Standing:
+        key = self.standing_of_key(parsed.spki_sha256)
+        if key.subject is not None:
+            return Standing(role=Role.SAME_KEY, subject=key.subject, sequence=key.sequence)
+        is_alike = parsed.is_ca and bool(self.authorities_named(parsed.common_names))
+        return Standing(role=Role.IMITATION if is_alike else Role.STRANGER)
+
+    def _with_trust(self, found: Standing, parsed: Parsed, now: datetime) -> Standing:
+        if found.signer is None or not parsed.not_before <= now < parsed.not_after:
+            return found
+        admits, believes = self._trust(found.signer)
+        may = {usage for usage, oid in USAGE_OIDS.items() if oid in parsed.usage_oids or not parsed.usage_oids}
+        return Standing(
+            role=found.role,
+            subject=found.subject,
+            sequence=found.sequence,
+            signer=found.signer,
+            admits=admits if KeyUsage.CLIENT_AUTH in may else (),
+            believes=tuple(self._called_by(parsed, believes)) if KeyUsage.SERVER_AUTH in may else (),
+        )
+
+    def _called_by(self, parsed: Parsed, believes: Sequence[Believing]) -> Iterator[Believing]:
+        """Callers check the name too: without it they do not believe the certificate at that door."""
+        for one in believes:
+            callee = self.state.live[one.caller].recipe.called(one.listener)
+            if callee is not None and callee.server_name in parsed.names:
+                yield one
+
+    def _trust(self, anchor: AuthorityId) -> tuple[tuple[Admitting, ...], tuple[Believing, ...]]:
+        recipes = [live.recipe for _, live in sorted(self.state.live.items())]
+        admits = tuple(
+            Admitting(recipe.instance, served.name, tuple(socket.port for socket in served.sockets))
+            for recipe in recipes
+            for served in recipe.listeners
+            if anchor in served.policy.anchors
+        )
+        believes = tuple(
+            Believing(recipe.instance, callee.listener)
+            for recipe in recipes
+            for callee in recipe.callees
+            if anchor in callee.policy.anchors
+        )
+        return admits, believes
