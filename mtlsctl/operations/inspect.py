@@ -21,6 +21,7 @@ from mtlsctl.pki.asn1 import name_text
 from mtlsctl.pki.contents import FILE_LIMIT, Passwords, from_chain, read_contents
 from mtlsctl.pki.findings import judge
 from mtlsctl.pki.inspect import facts_of
+from mtlsctl.verify.handshake import CERTIFICATE_ALERTS, Ending
 from mtlsctl.verify.identity import Identity
 from mtlsctl.verify.look import check_identity, look_at
 
@@ -44,6 +45,8 @@ _ENDPOINT = re.compile(r"(\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9.-]{1,253}):([0-9]{1
 _HIGHEST_PORT = 65535
 _SHOWN = 3
 _ERRORS_EXIT = 1
+REFUSALS = CERTIFICATE_ALERTS | {"handshake_failure"}
+"""Alerts that answer a caller without a certificate; TLS 1.2 has none of its own for that (RFC 5246 section 7.4.6)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +100,16 @@ class Served:
     asks: bool | None
     ca_names: tuple[AskedName, ...] | None
     bearer: str | None
+
+    @property
+    def requires(self) -> bool | None:
+        """Whether a client certificate is required, as far as one request without any shows; None when it does not."""
+        seen = self.look.without
+        if not self.asks or seen is None:
+            return self.asks
+        if seen.ending is Ending.ANSWERED:
+            return seen.refusal_page
+        return True if seen.ending is Ending.ALERT and seen.detail in REFUSALS else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

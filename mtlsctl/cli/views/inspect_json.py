@@ -138,6 +138,7 @@ def _server(served: Served) -> dict[str, object]:
             for one in look.greetings
         },
         "asks_for_certificate": served.asks,
+        "requires_certificate": served.requires,
         "ca_names": None
         if served.ca_names is None
         else [

@@ -138,12 +138,13 @@ def _asks(served: Served, page: Page) -> str:
         return "cannot be told"
     if not served.asks:
         return "no client certificate"
-    if served.ca_names is None:
-        return "a client certificate"
+    how = {True: "; required", False: "; not required", None: "; whether it is required is not clear"}[served.requires]
     if not served.ca_names:
-        return "a client certificate, of no CA by name"
-    names = [f"{one.text} ({'a stranger' if one.authority is None else one.authority})" for one in served.ca_names]
-    return f"a client certificate of {_names(names, page)}"
+        return f"a client certificate{'' if served.ca_names is None else ', of no CA by name'}{how}"
+    names = [
+        f"{one.text} ({'not of this estate' if one.authority is None else one.authority})" for one in served.ca_names
+    ]
+    return f"a client certificate of {_names(names, page)}{how}"
 
 
 def _requests(served: Served, page: Page) -> list[str]:
