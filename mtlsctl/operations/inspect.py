@@ -15,6 +15,7 @@ from mtlsctl.model.diagnostic import Diagnostic, Severity
 from mtlsctl.model.identifiers import DnsId, InvalidIdentifier, IpId
 from mtlsctl.model.secret import Secret
 from mtlsctl.model.topology import ClientCertificate, InstanceId
+from mtlsctl.model.trust import in_order
 from mtlsctl.operations.standing import Estate, Role, Standing
 from mtlsctl.pki import codes
 from mtlsctl.pki.asn1 import name_text
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from mtlsctl.model.credential import AuthorityId
     from mtlsctl.model.release import ServedListener
     from mtlsctl.model.state import Live
+    from mtlsctl.model.trust import TrustAnchor
     from mtlsctl.operations.workspace import Workspace
     from mtlsctl.pki.contents import Contents, HeldList
     from mtlsctl.pki.inspect import CertificateFacts, Parsed
@@ -74,10 +76,11 @@ class Asked:
 
 
 class AskedName(NamedTuple):
-    """A CA that a server asks for: its name as RFC 4514 writes it, and which of the estate's it is."""
+    """A CA that a server asks for: its name (DER, and as RFC 4514 writes it), and which anchor of the estate it is."""
 
+    der: bytes
     text: str
-    authority: AuthorityId | None
+    anchor: TrustAnchor | None
 
 
 class Door(NamedTuple):
@@ -267,12 +270,12 @@ def _judged(
 
 def _issuers_of_lists(contents: Contents, estate: Estate) -> tuple[Parsed, ...]:
     wanted = {one for held in contents.lists for one in estate.authorities_named(held.issuer_common_names)}
-    return tuple(estate.authority(one) for one in sorted(wanted))
+    return tuple(estate.anchor(one) for one in sorted(wanted))
 
 
 def _signer_of(held: HeldList, estate: Estate) -> AuthorityId | None:
     named = estate.authorities_named(held.issuer_common_names)
-    return next((one for one in named if held.is_signed_by(estate.authority(one))), None)
+    return next((one for one in named if held.is_signed_by(estate.anchor(one))), None)
 
 
 def _estate_findings(
@@ -317,7 +320,7 @@ def _inspect_server(
     look = look_at(*place, name, identity)
     door = next((one for one in doors if name in one.live.recipe.server_names), None)
     flight = look.newest
-    names = _asked_names(look, estate)
+    names = _asked_names(look, door, estate)
     served = Served(
         look=look,
         name_from=name_from,
@@ -352,15 +355,23 @@ def _doors(estate: Estate, host: str, port: int) -> list[Door]:
     return found
 
 
-def _asked_names(look: Look, estate: Estate | None) -> tuple[AskedName, ...] | None:
+def _asked_names(look: Look, door: Door | None, estate: Estate | None) -> tuple[AskedName, ...] | None:
     """Of the newest version that shows any; None when no certificate is asked for, or nothing can be told."""
     flights: list[FirstFlight] = [one.flight for one in reversed(look.greetings) if one.flight is not None]
     names = next((one.ca_names for one in flights if one.ca_names is not None), None)
     if names is None:
         return None
+    expected = {} if door is None or estate is None else _expected_names(door, estate)
     return tuple(
-        AskedName(name_text(name) or "unreadable", None if estate is None else estate.named(name)) for name in names
+        AskedName(name, name_text(name) or "unreadable", expected.get(name) or (estate.named(name) if estate else None))
+        for name in names
     )
+
+
+def _expected_names(door: Door, estate: Estate) -> dict[bytes, TrustAnchor]:
+    """What a listener is to ask for: the subjects of its anchors; several pinned leaves have one."""
+    anchors = in_order(door.served.policy.anchors)
+    return {estate.anchor(one).subject.public_bytes(): one for one in reversed(anchors)}
 
 
 def _identity(asked: Asked, estate: Estate | None, at_hand: AtHand) -> tuple[Identity | None, str | None]:
@@ -461,10 +472,10 @@ def _door_findings(served: Served, door: Door, estate: Estate, flight: FirstFlig
 
 def _name_findings(names: tuple[AskedName, ...], door: Door, estate: Estate) -> Iterator[Diagnostic]:
     """A server that names no CA at all lets nothing be told."""
-    declared = set(door.served.policy.anchors)
-    asked = {one.authority for one in names}
-    extra = [one.text[:80] for one in names if one.authority not in declared]
-    missing = [str(one) for one in sorted(declared - asked) if one in estate.state.authorities]
+    expected = _expected_names(door, estate)
+    asked = {one.der for one in names}
+    extra = [one.text[:80] for one in names if one.der not in expected]
+    missing = [str(one) for der, one in expected.items() if der not in asked]
     verbs = ((extra, "asks for certificates of {}, which was not applied"), (missing, "does not ask for {}"))
     for which, verb in verbs:
         if which:

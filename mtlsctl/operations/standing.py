@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from mtlsctl.model.credential import AuthorityId, CredentialId, KeyUsage
+from mtlsctl.model.trust import Member
 from mtlsctl.pki.asn1 import name_text
 from mtlsctl.pki.findings import is_signed_by
 from mtlsctl.pki.inspect import USAGE_OIDS, parse_certificate
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from mtlsctl.model.credential import Credential
+    from mtlsctl.model.release import Recipe
     from mtlsctl.model.state import State
     from mtlsctl.model.topology import InstanceId, ListenerId
+    from mtlsctl.model.trust import TrustAnchor
     from mtlsctl.pki.inspect import Parsed
     from mtlsctl.store.port import Signature, StateReader
 
@@ -50,11 +53,15 @@ class Role(StrEnum):
 
 
 class Admitting(NamedTuple):
-    """A listener of an instance that lets in who presents the certificate, as its live release says."""
+    """A listener of an instance that lets in who presents the certificate, as its live release says.
+
+    `members` are the services that it lets in by name, where the CA alone does not decide; None of a single leaf.
+    """
 
     instance: InstanceId
     listener: str
     ports: tuple[int, ...]
+    members: tuple[str, ...] | None = None
 
 
 class Believing(NamedTuple):
@@ -68,8 +75,8 @@ class Believing(NamedTuple):
 class Standing:
     """`subject` is whom it belongs to: an authority, an instance or, where neither is known, None.
 
-    `signer` is the CA of the estate whose key signed it. `admits` and `believes` are what it opens now: both are empty
-    for a certificate that is not in force.
+    `signer` is the CA of the estate whose key signed it, None for a pinned leaf, which signs itself. `admits` and
+    `believes` are what it opens now: both are empty for a certificate that is not in force.
     """
 
     role: Role = Role.STRANGER
@@ -86,15 +93,15 @@ class Estate:
 
     state: State
     reader: StateReader
-    _parsed: dict[AuthorityId, Parsed] = field(default_factory=dict)
+    _parsed: dict[TrustAnchor, Parsed] = field(default_factory=dict)
     _signatures: list[dict[str, Signature]] = field(default_factory=list)
 
     @classmethod
     def read(cls, reader: StateReader) -> Estate:
         return cls(reader.snapshot(), reader)
 
-    def authority(self, wanted: AuthorityId) -> Parsed:
-        """The certificate of one of its CAs, read once."""
+    def anchor(self, wanted: TrustAnchor) -> Parsed:
+        """The certificate of one of its CAs or leaves, read once."""
         if wanted not in self._parsed:
             self._parsed[wanted] = parse_certificate(self.reader.certificate(wanted))
         return self._parsed[wanted]
@@ -110,13 +117,13 @@ class Estate:
         """The CA that a server means when it asks for certificates by this name."""
         text = name_text(name_der) or ""
         wanted = self.authorities_named((text.removeprefix("CN="),)) if text.startswith("CN=") else ()
-        return next((one for one in wanted if self.authority(one).subject.public_bytes() == name_der), None)
+        return next((one for one in wanted if self.anchor(one).subject.public_bytes() == name_der), None)
 
     def above(self, certificates: Sequence[Parsed]) -> tuple[Parsed, ...]:
         """Its CAs that certificates name as their issuer."""
         names = {one.issuer_common_names for one in certificates}
         wanted = {authority for name in names for authority in self.authorities_named(name)}
-        return tuple(self.authority(one) for one in sorted(wanted))
+        return tuple(self.anchor(one) for one in sorted(wanted))
 
     def standing(self, parsed: Parsed, now: datetime) -> Standing:
         """What a certificate is here, and who trusts it now."""
@@ -136,13 +143,11 @@ class Estate:
         digest = parsed.sha256
         for authority in self.state.authorities.values():
             if authority.certificate_sha256 == digest:
-                trust = self._trust(authority.id) if parsed.not_before <= now < parsed.not_after else ((), ())
-                return Standing(
-                    role=Role.AUTHORITY, subject=authority.id, signer=authority.id, admits=trust[0], believes=trust[1]
-                )
+                found = Standing(role=Role.AUTHORITY, subject=authority.id, signer=authority.id)
+                return self._with_trust(found, authority.id, parsed, now)
         for credential in self.state.credentials.values():
             if credential.certificate_sha256 == digest:
-                return self._with_trust(self._of(credential), parsed, now)
+                return self._with_trust(self._of(credential), credential.profile.anchor, parsed, now)
         return None
 
     def _of(self, credential: Credential) -> Standing:
@@ -152,26 +157,29 @@ class Estate:
             role=Role.LIVE if is_live else Role.WAITING,
             subject=credential.id.instance,
             sequence=credential.id.sequence,
-            signer=credential.profile.authority,
+            signer=None if credential.profile.authority.is_leaf else credential.profile.authority,
         )
 
     def _signed(self, parsed: Parsed, now: datetime) -> Standing | None:
-        """Signed by one of its CAs, and not among what is live or newest: the record of signatures says what it was."""
+        """Signed here, and not among what is live or newest: the record of signatures says what it was."""
         named = self.authorities_named(parsed.issuer_common_names)
-        signer = next((one for one in named if is_signed_by(parsed, self.authority(one))), None)
-        if signer is None:
-            return Standing(role=Role.IMITATION) if named and parsed.subject != parsed.issuer else None
+        signer = next((one for one in named if is_signed_by(parsed, self.anchor(one))), None)
+        is_own = parsed.is_self_issued and is_signed_by(parsed, parsed)
+        if signer is None and not is_own:
+            return Standing(role=Role.IMITATION) if named else None
         signature = self._recorded(hashlib.sha256(parsed.certificate.tbs_certificate_bytes).hexdigest())
         match signature.intent.subject if signature is not None else None:
             case CredentialId() as credential:
                 found = Standing(
                     role=Role.EARLIER, subject=credential.instance, sequence=credential.sequence, signer=signer
                 )
-            case str():
-                found = Standing(role=Role.PROBE, signer=signer)
+                return self._with_trust(found, credential if signer is None else signer, parsed, now)
+            case str() if signer is not None:
+                return self._with_trust(Standing(role=Role.PROBE, signer=signer), signer, parsed, now)
+            case _ if signer is not None:
+                return self._with_trust(Standing(role=Role.UNRECORDED, signer=signer), signer, parsed, now)
             case _:
-                found = Standing(role=Role.UNRECORDED, signer=signer)
-        return self._with_trust(found, parsed, now)
+                return None
 
     def _recorded(self, to_be_signed_sha256: str) -> Signature | None:
         if not self._signatures:
@@ -185,39 +193,35 @@ class Estate:
         is_alike = parsed.is_ca and bool(self.authorities_named(parsed.common_names))
         return Standing(role=Role.IMITATION if is_alike else Role.STRANGER)
 
-    def _with_trust(self, found: Standing, parsed: Parsed, now: datetime) -> Standing:
-        if found.signer is None or not parsed.not_before <= now < parsed.not_after:
+    def _with_trust(self, found: Standing, anchor: TrustAnchor, parsed: Parsed, now: datetime) -> Standing:
+        if not parsed.not_before <= now < parsed.not_after:
             return found
-        admits, believes = self._trust(found.signer)
-        may = {usage for usage, oid in USAGE_OIDS.items() if oid in parsed.usage_oids or not parsed.usage_oids}
-        return Standing(
-            role=found.role,
-            subject=found.subject,
-            sequence=found.sequence,
-            signer=found.signer,
-            admits=admits if KeyUsage.CLIENT_AUTH in may else (),
-            believes=tuple(self._called_by(parsed, believes)) if KeyUsage.SERVER_AUTH in may else (),
-        )
-
-    def _called_by(self, parsed: Parsed, believes: Sequence[Believing]) -> Iterator[Believing]:
-        """Callers check the name too: without it they do not believe the certificate at that door."""
-        for one in believes:
-            callee = self.state.live[one.caller].recipe.called(one.listener)
-            if callee is not None and callee.server_name in parsed.names:
-                yield one
-
-    def _trust(self, anchor: AuthorityId) -> tuple[tuple[Admitting, ...], tuple[Believing, ...]]:
         recipes = [live.recipe for _, live in sorted(self.state.live.items())]
-        admits = tuple(
-            Admitting(recipe.instance, served.name, tuple(socket.port for socket in served.sockets))
-            for recipe in recipes
-            for served in recipe.listeners
-            if anchor in served.policy.anchors
-        )
-        believes = tuple(
-            Believing(recipe.instance, callee.listener)
-            for recipe in recipes
-            for callee in recipe.callees
-            if anchor in callee.policy.anchors
-        )
-        return admits, believes
+        may = {usage for usage, oid in USAGE_OIDS.items() if oid in parsed.usage_oids or not parsed.usage_oids}
+        is_ca = found.role is Role.AUTHORITY
+        admits = tuple(_admitting(recipes, anchor, None if is_ca else parsed)) if KeyUsage.CLIENT_AUTH in may else ()
+        believes = tuple(_believing(recipes, anchor, None if is_ca else parsed)) if KeyUsage.SERVER_AUTH in may else ()
+        return replace(found, admits=admits, believes=believes)
+
+
+def _admitting(recipes: Sequence[Recipe], anchor: TrustAnchor, leaf: Parsed | None) -> Iterator[Admitting]:
+    """Listeners that trust an anchor; of a leaf only those that let in its name under it."""
+    for recipe in recipes:
+        for served in recipe.listeners:
+            if anchor not in served.policy.anchors:
+                continue
+            members = served.policy.members
+            ports = tuple(socket.port for socket in served.sockets)
+            if leaf is None:
+                under = members and tuple(sorted({one.service for one in members if one.anchor == anchor}))
+                yield Admitting(recipe.instance, served.name, ports, None if members is None else under or ())
+            elif members is None or any(Member(anchor, name) in members for name in leaf.common_names):
+                yield Admitting(recipe.instance, served.name, ports)
+
+
+def _believing(recipes: Sequence[Recipe], anchor: TrustAnchor, leaf: Parsed | None) -> Iterator[Believing]:
+    """Callers that trust an anchor; they check the name too, and believe a leaf only where it presents it."""
+    for recipe in recipes:
+        for callee in recipe.callees:
+            if anchor in callee.policy.anchors and (leaf is None or callee.server_name in leaf.names):
+                yield Believing(recipe.instance, callee.listener)

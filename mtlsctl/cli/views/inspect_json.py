@@ -81,7 +81,12 @@ def _standing(standing: Standing) -> dict[str, object]:
         "number": standing.sequence,
         "signed_by": None if standing.signer is None else str(standing.signer),
         "let_in_by": [
-            {"instance": str(one.instance), "listener": one.listener, "ports": list(one.ports)}
+            {
+                "instance": str(one.instance),
+                "listener": one.listener,
+                "ports": list(one.ports),
+                "members": None if one.members is None else list(one.members),
+            }
             for one in standing.admits
         ],
         "believed_by": [{"caller": str(one.caller), "listener": str(one.listener)} for one in standing.believes],
@@ -141,10 +146,7 @@ def _server(served: Served) -> dict[str, object]:
         "requires_certificate": served.requires,
         "ca_names": None
         if served.ca_names is None
-        else [
-            {"name": one.text, "authority": None if one.authority is None else str(one.authority)}
-            for one in served.ca_names
-        ],
+        else [{"name": one.text, "anchor": None if one.anchor is None else str(one.anchor)} for one in served.ca_names],
         "without_certificate": _seen(look.without),
         "with_certificate": _seen(look.presenting),
         "presented": served.bearer,

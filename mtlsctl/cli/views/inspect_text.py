@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from mtlsctl.cli.views.page import Page
     from mtlsctl.operations.inspect import Inspection, Served
-    from mtlsctl.operations.standing import Standing
+    from mtlsctl.operations.standing import Admitting, Standing
     from mtlsctl.pki.contents import HeldKey
     from mtlsctl.pki.inspect import CertificateFacts
 
@@ -141,9 +141,7 @@ def _asks(served: Served, page: Page) -> str:
     how = {True: "; required", False: "; not required", None: "; whether it is required is not clear"}[served.requires]
     if not served.ca_names:
         return f"a client certificate{'' if served.ca_names is None else ', of no CA by name'}{how}"
-    names = [
-        f"{one.text} ({'not of this estate' if one.authority is None else one.authority})" for one in served.ca_names
-    ]
+    names = [f"{one.text} ({'not of this estate' if one.anchor is None else one.anchor})" for one in served.ca_names]
     return f"a client certificate of {_names(names, page)}{how}"
 
 
@@ -216,14 +214,20 @@ def _estate_rows(found: Inspection, standing: Standing, page: Page) -> Iterator[
         return
     yield from _row("here", f"{found.estate[0]}: {_role(standing) or 'not of this estate'}", page)
     if standing.admits:
-        doors = [f"{one.instance}:{','.join(map(str, one.ports))}" for one in standing.admits]
-        whom = " to whatever it signed" if standing.role is Role.AUTHORITY else ""
-        yield from _row("opens", f"{_names(doors, page)}{whom}", page)
+        doors = [_door(one, standing.role) for one in standing.admits]
+        yield from _row("opens", _names(doors, page), page)
     if standing.believes:
         callers = [f"{one.caller} (at {one.listener})" for one in standing.believes]
         yield from _row("believed", f"by {_names(callers, page)}", page)
     if not standing.admits and not standing.believes:
         yield from _row("trusted", "by nobody here", page)
+
+
+def _door(one: Admitting, role: Role) -> str:
+    place = f"{one.instance}:{','.join(map(str, one.ports))}"
+    if role is not Role.AUTHORITY:
+        return place
+    return f"{place} to {'whatever it signed' if one.members is None else ' '.join(one.members) or 'nobody'}"
 
 
 def _role(standing: Standing) -> str:
