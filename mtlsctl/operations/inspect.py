@@ -275,7 +275,7 @@ def _issuers_of_lists(contents: Contents, estate: Estate) -> tuple[Parsed, ...]:
 
 def _signer_of(held: HeldList, estate: Estate) -> AuthorityId | None:
     named = estate.authorities_named(held.issuer_common_names)
-    return next((one for one in named if held.is_signed_by(estate.anchor(one))), None)
+    return next((one for one in named if held.signed_by(estate.anchor(one))), None)
 
 
 def _estate_findings(

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from mtlsctl.model.credential import AuthorityId, CredentialId, KeyUsage
 from mtlsctl.model.trust import Member
 from mtlsctl.pki.asn1 import name_text
-from mtlsctl.pki.findings import is_signed_by
-from mtlsctl.pki.inspect import USAGE_OIDS, parse_certificate
+from mtlsctl.pki.inspect import USAGE_OIDS, parse_certificate, signed_by
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -163,8 +162,8 @@ class Estate:
     def _signed(self, parsed: Parsed, now: datetime) -> Standing | None:
         """Signed here, and not among what is live or newest: the record of signatures says what it was."""
         named = self.authorities_named(parsed.issuer_common_names)
-        signer = next((one for one in named if is_signed_by(parsed, self.anchor(one))), None)
-        is_own = parsed.is_self_issued and is_signed_by(parsed, parsed)
+        signer = next((one for one in named if signed_by(parsed, self.anchor(one))), None)
+        is_own = parsed.is_self_issued and signed_by(parsed, parsed) is True
         if signer is None and not is_own:
             return Standing(role=Role.IMITATION) if named else None
         signature = self._recorded(hashlib.sha256(parsed.certificate.tbs_certificate_bytes).hexdigest())

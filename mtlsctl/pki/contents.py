@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 from mtlsctl.errors import InspectionError, PreflightError
 from mtlsctl.pki import codes
 from mtlsctl.pki.asn1 import OCTET_STRING, SEQUENCE, NotAsn1, read_one
-from mtlsctl.pki.inspect import UNREADABLE, Parsed, common_names_of, key_name, parse_certificate
+from mtlsctl.pki.inspect import UNREADABLE, Parsed, common_names_of, key_name, parse_certificate, signature_holds
 from mtlsctl.pki.jks import JCEKS_MAGIC, MAGIC, jks_holds, read_jks
 from mtlsctl.pki.pbe import Work, WrongPassword, decrypt, names_a_scheme
 from mtlsctl.pki.pem import is_pem, read_pem
@@ -107,7 +107,7 @@ class HeldKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldRequest:
-    """A certificate request (RFC 2986) and whether the key that it asks for has signed it."""
+    """A certificate request (RFC 2986) and whether the key that it asks for has signed it; None: not told."""
 
     subject: str
     names: tuple[str, ...]
@@ -116,7 +116,7 @@ class HeldRequest:
     key_bits: int | None
     spki_sha256: str
     digest: str | None
-    is_proven: bool
+    is_proven: bool | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,12 +140,9 @@ class HeldList:
     def next_update(self) -> datetime | None:
         return self.value.next_update_utc
 
-    def is_signed_by(self, issuer: Parsed) -> bool:
-        """Whether a certificate's key signed it, its name aside; not where the scheme is unknown."""
-        try:
-            return self.value.is_signature_valid(issuer.public_key)  # type: ignore[arg-type]
-        except (TypeError, ValueError, UnsupportedAlgorithm):
-            return False
+    def signed_by(self, issuer: Parsed) -> bool | None:
+        """Whether a certificate's key signed it, its name aside; None where it cannot be told."""
+        return signature_holds(issuer.public_key, self.value, self.value.tbs_certlist_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -661,7 +658,7 @@ def _request(der: bytes) -> HeldRequest | None:
             key_bits=key_bits(key),
             spki_sha256=digest,
             digest=None if request.signature_hash_algorithm is None else request.signature_hash_algorithm.name,
-            is_proven=request.is_signature_valid,
+            is_proven=signature_holds(key, request, request.tbs_certrequest_bytes),
         )
     except (*UNREADABLE, OverflowError):
         return None

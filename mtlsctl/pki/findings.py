@@ -11,7 +11,6 @@ from itertools import islice, pairwise
 from typing import TYPE_CHECKING
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
@@ -19,7 +18,7 @@ from mtlsctl.model.diagnostic import Diagnostic, Severity
 from mtlsctl.model.identifiers import DnsId, InvalidIdentifier
 from mtlsctl.pki import codes
 from mtlsctl.pki.contents import WELL_KNOWN, Form, Opened, key_bits
-from mtlsctl.pki.inspect import label_of, presents
+from mtlsctl.pki.inspect import label_of, presents, signed_by
 from mtlsctl.pki.lint import outside_findings
 
 if TYPE_CHECKING:
@@ -335,7 +334,10 @@ def _order_findings(context: _Context, chain: tuple[int, ...]) -> Iterator[Diagn
 
 def _link_findings(context: _Context, who: str, below: Parsed, above: Parsed) -> Iterator[Diagnostic]:
     signer = _short(label_of(above.subject))
-    if not is_signed_by(below, above):
+    holds = signed_by(below, above)
+    if holds is None:
+        yield _warning(codes.NOT_SIGNED, f"whether {signer} signed {who} cannot be told: the scheme is not known here")
+    if holds is False:
         yield _error(codes.NOT_SIGNED, f"{who} is not signed by the key of {signer}")
         return
     may_sign = ExtensionOID.KEY_USAGE not in above.criticality or "key_cert_sign" in above.key_usages
@@ -356,13 +358,13 @@ def _constraint_findings(context: _Context, place: int, above: Parsed) -> Iterat
 def _end_findings(context: _Context, chain: tuple[int, ...]) -> Iterator[Diagnostic]:
     last = context.parsed(chain[-1])
     if last.is_self_issued:
-        if not is_signed_by(last, last):
+        if signed_by(last, last) is False:
             yield _error(
                 codes.NOT_SIGNED, f"{context.who(chain[-1])} names itself as its issuer and did not sign itself"
             )
         return
     ours = [one for one in context.authorities if one.subject == last.issuer]
-    signers = [one for one in ours if is_signed_by(last, one)]
+    signers = [one for one in ours if signed_by(last, one)]
     for above in signers[:1]:
         yield from _link_findings(context, context.who(chain[-1]), last, above)
         yield from _constraint_findings(context, chain[0], above)
@@ -374,15 +376,6 @@ def _end_findings(context: _Context, chain: tuple[int, ...]) -> Iterator[Diagnos
             "neither here nor a CA of an estate that was found",
             help="if that is an intermediate CA, its certificate belongs behind this one",
         )
-
-
-def is_signed_by(below: Parsed, above: Parsed) -> bool:
-    """Whether the names fit and the signature holds; a scheme that the library does not know counts as not."""
-    try:
-        below.certificate.verify_directly_issued_by(above.certificate)
-    except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
-        return False
-    return True
 
 
 def _use_findings(context: _Context, server_name: str | None) -> Iterator[Diagnostic]:
@@ -411,7 +404,9 @@ def _use_findings(context: _Context, server_name: str | None) -> Iterator[Diagno
 
 def _request_findings(one: HeldRequest, number: int) -> Iterator[Diagnostic]:
     where = f"request {number}"
-    if not one.is_proven:
+    if one.is_proven is None:
+        yield _warning(codes.POSSESSION, "whether its key signed the request cannot be told", where=where)
+    if one.is_proven is False:
         yield _error(
             codes.POSSESSION,
             "the request is not signed by the key that it asks for: whoever made it may not have the key",
@@ -437,6 +432,6 @@ def _list_findings(context: _Context, one: HeldList, number: int) -> Iterator[Di
         yield _warning(codes.REVOCATION_LIST, "the list has no number (RFC 5280 section 5.2.3)", where=where)
     issuers = [held.parsed for held in context.contents.certificates] + list(context.authorities)
     named = [issuer for issuer in issuers if issuer.subject == one.value.issuer]
-    if named and not any(one.is_signed_by(issuer) for issuer in named[:CHAIN_LIMIT]):
+    if named and all(one.signed_by(issuer) is False for issuer in named[:CHAIN_LIMIT]):
         text = f"the list names {_short(one.issuer)} as its issuer, whose key did not sign it"
         yield _error(codes.REVOCATION_LIST, text, where=where)

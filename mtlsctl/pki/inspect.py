@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -240,6 +240,50 @@ def _public_key(certificate: x509.Certificate) -> CertificatePublicKeyTypes | No
         return certificate.public_key()
     except (ValueError, UnsupportedAlgorithm):
         return None
+
+
+def signature_holds(
+    key: object,
+    signed: x509.Certificate | x509.CertificateSigningRequest | x509.CertificateRevocationList,
+    content: bytes,
+) -> bool | None:
+    """Whether a key made a signature; None where it cannot be told, as the scheme is not known.
+
+    The library's own checks call a digest that they do not accept a wrong signature, which is another thing.
+    """
+    try:
+        digest, parameters = signed.signature_hash_algorithm, _parameters(signed)
+        match key:
+            case rsa.RSAPublicKey() if digest is not None:
+                key.verify(signed.signature, content, parameters or padding.PKCS1v15(), digest)
+            case ec.EllipticCurvePublicKey() if digest is not None:
+                key.verify(signed.signature, content, ec.ECDSA(digest))
+            case dsa.DSAPublicKey() if digest is not None:
+                key.verify(signed.signature, content, digest)
+            case ed25519.Ed25519PublicKey() | ed448.Ed448PublicKey():
+                key.verify(signed.signature, content)
+            case _:
+                return None
+    except InvalidSignature:
+        return False
+    except (UnsupportedAlgorithm, ValueError, TypeError, OverflowError):
+        return None
+    return True
+
+
+def _parameters(
+    signed: x509.Certificate | x509.CertificateSigningRequest | x509.CertificateRevocationList,
+) -> padding.AsymmetricPadding | None:
+    """How an RSA signature is padded, where it says so."""
+    found = signed.signature_algorithm_parameters
+    return found if isinstance(found, padding.AsymmetricPadding) else None
+
+
+def signed_by(below: Parsed, above: Parsed) -> bool | None:
+    """Whether a certificate names another as its issuer and that one's key signed it; None where it cannot be told."""
+    if below.issuer != above.subject:
+        return False
+    return signature_holds(above.public_key, below.certificate, below.certificate.tbs_certificate_bytes)
 
 
 def presents(parsed: Parsed, name: str) -> bool:

@@ -70,13 +70,13 @@ class Work:
         self._left = WORK_LIMIT
 
     def spend(self, rounds: int) -> int:
-        self._left -= rounds
-        if not 0 < rounds <= ROUNDS_LIMIT or self._left < 0:
+        if not 0 < rounds <= min(ROUNDS_LIMIT, self._left):
             raise InspectionError(
                 f"its key derivation asks for {rounds:,} rounds, or for too many of them in all",
                 code=codes.TOO_MUCH,
                 notes=(f"at most {ROUNDS_LIMIT:,} rounds are made for one, {WORK_LIMIT:,} in all",),
             )
+        self._left -= rounds
         return rounds
 
 

@@ -26,6 +26,7 @@ _BLOCKS, _ROWS, _WARNINGS = 4, 20, 20
 _LABEL = 10
 _BAR = 20
 _FACT_LIMIT = 400
+_PROOF = {True: "its key has signed it", False: "its key has NOT signed it", None: "cannot be told"}
 _USES = {"serverAuth": "servers", "clientAuth": "clients"}
 
 
@@ -296,7 +297,7 @@ def _request(found: Inspection, number: int, page: Page) -> list[str]:
     lines = [page.paint(f"Certificate request  {escaped(shortened(one.subject, 100)) or '(no subject)'}", Tone.BOLD)]
     lines += _row("names", _names((*one.names, *one.addresses), page), page)
     lines += _row("key", one.algorithm + (f", signed with {one.digest}" if one.digest else ""), page)
-    lines += _row("proof", "its key has signed it" if one.is_proven else "its key has NOT signed it", page)
+    lines += _row("proof", _PROOF[one.is_proven], page)
     lines += _row("SPKI", one.spki_sha256, page)
     if found.estate is not None:
         lines += _row("here", f"{found.estate[0]}: {_key_role(found.request_standings[number])}", page)
