@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-from mtlsctl.model.credential import AuthorityId, CredentialId, KeyUsage
+from mtlsctl.model.credential import AuthorityId, CertificationAuthority, Credential, CredentialId, KeyUsage
 from mtlsctl.model.trust import Member
 from mtlsctl.pki.asn1 import name_text
 from mtlsctl.pki.inspect import USAGE_OIDS, parse_certificate, signed_by
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
-    from mtlsctl.model.credential import Credential
     from mtlsctl.model.release import Recipe
     from mtlsctl.model.state import State
     from mtlsctl.model.topology import InstanceId, ListenerId
@@ -92,12 +91,26 @@ class Estate:
 
     state: State
     reader: StateReader
+    _by_digest: dict[str, CertificationAuthority | Credential]
+    _by_key: dict[str, CertificationAuthority | Credential]
+    _by_name: dict[str, list[AuthorityId]]
     _parsed: dict[TrustAnchor, Parsed] = field(default_factory=dict)
     _signatures: list[dict[str, Signature]] = field(default_factory=list)
 
     @classmethod
     def read(cls, reader: StateReader) -> Estate:
-        return cls(reader.snapshot(), reader)
+        state = reader.snapshot()
+        known: list[CertificationAuthority | Credential] = [*state.credentials.values(), *state.authorities.values()]
+        names: dict[str, list[AuthorityId]] = {}
+        for one in sorted(state.authorities.values(), key=lambda one: one.id):
+            names.setdefault(one.profile.common_name, []).append(one.id)
+        return cls(
+            state,
+            reader,
+            {one.certificate_sha256: one for one in known},
+            {one.spki_sha256: one for one in known},
+            names,
+        )
 
     def anchor(self, wanted: TrustAnchor) -> Parsed:
         """The certificate of one of its CAs or leaves, read once."""
@@ -107,10 +120,7 @@ class Estate:
 
     def authorities_named(self, common_names: Sequence[str]) -> tuple[AuthorityId, ...]:
         """Those whose whole name is the one common name; one of its CAs has no other kind of name."""
-        if len(common_names) != 1:
-            return ()
-        found = [one.id for one in self.state.authorities.values() if one.profile.common_name == common_names[0]]
-        return tuple(sorted(found)[:CANDIDATE_LIMIT])
+        return tuple(self._by_name.get(common_names[0], ())[:CANDIDATE_LIMIT]) if len(common_names) == 1 else ()
 
     def named(self, name_der: bytes) -> AuthorityId | None:
         """The CA that a server means when it asks for certificates by this name."""
@@ -130,24 +140,23 @@ class Estate:
 
     def standing_of_key(self, spki_sha256: str | None) -> Standing:
         """What a key is here: of a CA, of an instance, or nothing."""
-        for authority in self.state.authorities.values():
-            if authority.spki_sha256 == spki_sha256:
+        match self._by_key.get(spki_sha256 or ""):
+            case CertificationAuthority() as authority:
                 return Standing(role=Role.AUTHORITY, subject=authority.id)
-        for credential in self.state.credentials.values():
-            if credential.spki_sha256 == spki_sha256:
+            case Credential() as credential:
                 return self._of(credential)
-        return Standing()
+            case None:
+                return Standing()
 
     def _known(self, parsed: Parsed, now: datetime) -> Standing | None:
-        digest = parsed.sha256
-        for authority in self.state.authorities.values():
-            if authority.certificate_sha256 == digest:
+        match self._by_digest.get(parsed.sha256):
+            case CertificationAuthority() as authority:
                 found = Standing(role=Role.AUTHORITY, subject=authority.id, signer=authority.id)
                 return self._with_trust(found, authority.id, parsed, now)
-        for credential in self.state.credentials.values():
-            if credential.certificate_sha256 == digest:
+            case Credential() as credential:
                 return self._with_trust(self._of(credential), credential.profile.anchor, parsed, now)
-        return None
+            case None:
+                return None
 
     def _of(self, credential: Credential) -> Standing:
         live = self.state.live.get(credential.id.instance)

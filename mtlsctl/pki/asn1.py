@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 DEPTH_LIMIT = 32
 """Levels of nesting: a PKCS#12 file has about a dozen."""
 
+CHILD_LIMIT = 25_000
+"""Elements directly within one: the most entries that any file may have, and some."""
+
 INTEGER, OCTET_STRING, NULL, OBJECT_IDENTIFIER, UTF8_STRING = 0x02, 0x04, 0x05, 0x06, 0x0C
 PRINTABLE_STRING, TELETEX_STRING, IA5_STRING, UNIVERSAL_STRING, BMP_STRING = 0x13, 0x14, 0x16, 0x1C, 0x1E
 SEQUENCE, SET = 0x30, 0x31
@@ -27,7 +30,7 @@ _TEXT = {UTF8_STRING: "utf-8", BMP_STRING: "utf-16-be", UNIVERSAL_STRING: "utf-3
 
 
 class NotAsn1(ValueError):
-    """The bytes are not what ASN.1 allows, or are nested too deeply."""
+    """The bytes are not what ASN.1 allows, are nested too deeply, or too many."""
 
 
 class Node(NamedTuple):
@@ -77,9 +80,12 @@ def read_one(data: bytes) -> Node:
 
 
 def _elements(data: bytes, depth: int) -> Iterator[Node]:
-    at = 0
+    at, count = 0, 0
     while at < len(data):
         node, at = _element(data, at, depth)
+        count += 1
+        if count > CHILD_LIMIT:
+            raise NotAsn1
         yield node
 
 
@@ -111,9 +117,11 @@ def _length(data: bytes, at: int) -> tuple[int, int]:
 
 def _end_of_contents(data: bytes, at: int, depth: int) -> int:
     """Where the two zero octets stand that end an indefinite length (X.690 section 8.1.5)."""
-    while data[at : at + 2] != _END_OF_CONTENTS:
+    for _ in range(CHILD_LIMIT):
+        if data[at : at + 2] == _END_OF_CONTENTS:
+            return at
         _, at = _element(data, at, depth + 1)
-    return at
+    raise NotAsn1
 
 
 def _arcs(content: bytes) -> Iterator[int]:

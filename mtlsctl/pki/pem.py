@@ -9,6 +9,7 @@ import base64
 import binascii
 import re
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -49,9 +50,9 @@ def read_pem(data: bytes) -> PemFile:
     """Every block of a file, good or not, with the line where it begins; one walk from line to line."""
     blocks: list[Block] = []
     has_text = False
-    lines = enumerate(data.split(b"\n"), start=1)
+    lines = enumerate(BytesIO(data), start=1)
     for number, line in lines:
-        mark = _MARK.fullmatch(line.strip())
+        mark = _mark(line)
         if mark is not None and mark[1] == b"BEGIN":
             blocks += _blocks(mark[2].decode("ascii"), number, lines)
         elif line.strip():
@@ -59,11 +60,15 @@ def read_pem(data: bytes) -> PemFile:
     return PemFile(blocks=tuple(blocks), has_text=has_text, ends_well=data.endswith(b"\n"))
 
 
+def _mark(line: bytes) -> re.Match[bytes] | None:
+    return _MARK.fullmatch(line.strip()) if b"-----" in line else None
+
+
 def _blocks(label: str, number: int, lines: Iterator[tuple[int, bytes]]) -> Iterator[Block]:
     """A block and, where it has no end, whatever begins inside it."""
     body: list[bytes] = []
     for at, line in lines:
-        mark = _MARK.fullmatch(line.strip())
+        mark = _mark(line)
         if mark is None:
             body.append(line.strip())
             continue

@@ -329,7 +329,7 @@ def _verdict(found: Inspection, page: Page) -> list[str]:
     warnings = [one for one in found.findings if one.severity is Severity.WARNING]
     errors = [one for one in found.findings if one.severity is Severity.ERROR]
     hidden = 0 if page.full else max(0, len(warnings) - _WARNINGS)
-    shown = [*errors, *warnings[: len(warnings) - hidden]]
+    kinds = (errors, warnings[: len(warnings) - hidden])
     more = [f"... and {counted(hidden, 'more warning')} (--full shows them)", ""] if hidden else []
-    text = diagnostics_text(shown, page, lambda _file, _line: None).rstrip("\n")
-    return [text, "", *more, summary_of(found.findings)]
+    texts = [diagnostics_text(kind, page, lambda _file, _line: None) for kind in kinds if kind]
+    return ["\n".join(texts).rstrip("\n"), "", *more, summary_of(found.findings)]

@@ -138,7 +138,11 @@ def test_a_port_where_nobody_listens_and_a_name_without_address_are_told_apart()
 
 
 def test_a_resolver_that_does_not_answer_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mtlsctl.verify.look.getaddrinfo", lambda *_, **__: time.sleep(1) or [])
+    def slow(*_: object, **__: object) -> list[object]:
+        time.sleep(1)
+        return []
+
+    monkeypatch.setattr("mtlsctl.verify.look.getaddrinfo", slow)
     started = time.monotonic()
     with pytest.raises(InspectionError, match="no answer from the resolver"):
         resolve("slow.example", 443, timeout_seconds=0.2)
