@@ -122,6 +122,25 @@ def test_under_every_trust_model_it_is_told_who_trusts_a_leaf(estate: Estate, mo
     assert ({"shared-ca": "shared CA g1", "pinned": None}[model],) == (mail["signed_by"],)
 
 
+def test_the_stores_of_a_java_service_are_known_by_what_is_in_them(estate: Estate) -> None:
+    text = INVENTORY.replace("runtime: pem, hosts", "runtime: java, hosts").replace("[mail]", "[mail, other]")
+    estate.inventory.write_text(text)
+    estate.good("apply", "--yes")
+    stores = release(estate, "other")
+    (password,) = stores.rglob("store-password")
+    files = sorted(stores.rglob("*.p12"))
+    assert len(files) > 1
+    said = ""
+    for file in files:
+        ran = estate.good("inspect", str(file), "--password-file", str(password))
+        said += " ".join(ran.out.split())
+        assert password.read_text() not in ran.out + ran.err
+    assert "the live key of other@here" in said
+    assert "live certificate of other@here" in said
+    assert "calendar: schedule CA g1" in said
+    assert estate.run("inspect", str(files[0])).code == 1
+
+
 def test_an_imitation_of_a_ca_and_what_it_signed_are_told(estate: Estate, tmp_path: Path) -> None:
     estate.good("apply", "--yes")
     false = make_ca("mail.calendar CA g1")

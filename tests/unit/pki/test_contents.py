@@ -18,16 +18,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mtlsctl.errors import InspectionError, PreflightError
+from mtlsctl.model.keystore import StoreProfile
 from mtlsctl.model.secret import Secret
 from mtlsctl.pki import codes
 from mtlsctl.pki.asn1 import read_one
 from mtlsctl.pki.contents import FILE_LIMIT, Form, Opened, Passwords, read_contents
 from mtlsctl.pki.findings import judge
+from mtlsctl.pki.keystores import generate_password, make_key_store, make_trust_store
 from mtlsctl.pki.pkcs12 import _der
 from tests.conftest import find_peer
 
 from .foreign import DAY, Made, make, make_ca, name_of
-from .making import NOW
+from .making import NOW, make_authority, make_leaf
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -306,6 +308,20 @@ def java_trust_store(*aliases: str, password: bytes = b"changeit") -> bytes:
 
 def pkcs12_sealing(password: bytes, rounds: int = 2048) -> KeySerializationEncryption:
     return PrivateFormat.PKCS12.encryption_builder().kdf_rounds(rounds).build(password)
+
+
+@pytest.mark.parametrize("profile", StoreProfile)
+def test_our_own_stores_are_opened_and_nothing_is_wrong_with_them(profile: StoreProfile) -> None:
+    password = generate_password()
+    authority = make_authority()
+    leaf = make_leaf(authority)
+    chain = (leaf.der, authority.issuer.certificate)
+    keys = make_key_store(leaf.key, chain, alias="mail", password=password, profile=profile)
+    trust = make_trust_store({"a": chain[1], "b": CA.der}, password=password, profile=profile)
+    for data, expected in ((keys, 1), (trust, 2)):
+        contents = read_contents(data, Passwords(given=password))
+        assert (expected, set()) == (contents.java_entries, found(contents))
+        assert codes.NOT_OPENED == refused(data).code
 
 
 def test_entries_with_one_alias_are_found_whatever_their_case() -> None:
