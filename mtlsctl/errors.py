@@ -13,6 +13,7 @@
     ├── StateError                      1   the operator: state missing, foreign or broken
     ├── SealedKeyError                  1   the operator: the encryption key is missing or wrong
     ├── SecretMissing                   1   the operator: a password that the inventory names is not there
+    ├── InspectionError                 1   whoever made the file, or runs the server, that was inspected
     └── PreflightError                  1   us: a release that we made does not hold together
         └── LintError (in `pki`)        1   us: a certificate that we were about to sign
 
@@ -120,3 +121,7 @@ class SecretMissing(MtlsctlError):
 
 class PreflightError(MtlsctlError):
     """A release that was rendered or staged does not hold together."""
+
+
+class InspectionError(MtlsctlError):
+    """What was to be inspected is nothing that can be read, or nothing answers there."""

@@ -25,6 +25,7 @@ COMMANDS = (
     "apply",
     "verify",
     "status",
+    "inspect",
     "show",
     "state",
     "journal",

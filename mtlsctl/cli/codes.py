@@ -28,6 +28,7 @@ _KINDS = MappingProxyType(
         "4": ("hosts and processes", "Repair what the message names, then run the same command again: it goes on"),
         "5": ("saved plans", "Make a new one: mtlsctl plan --out FILE"),
         "6": ("TLS", "Look at the evidence that mtlsctl verify prints"),
+        "73": ("what inspect found", "Look at the file or the server that was inspected; the message says what it is"),
         "7": ("keys and CAs", "Nothing was delivered with it; do what the message's help says"),
         "9": ("mtlsctl itself", "Do what the message's help says"),
     }
@@ -75,6 +76,9 @@ MEANINGS = MappingProxyType(
         "M9103": "The edge after --edge is none of the pairs that the inventory gives.",
         "M9104": "A question would have to be asked, and nobody is there to answer.",
         "M9105": "There is no such code.",
+        "M9107": "What is to be inspected is neither a file that exists nor HOST:PORT.",
+        "M9108": "Flags of inspect do not go together, or what they name does not.",
+        "M9109": "The service after --as has no live instance whose key can be read, or several.",
         "M9106": "The name cannot be that of the estate.",
     }
 )
@@ -96,7 +100,7 @@ def explanation(code: str) -> str:
         raise UsageError(
             f"there is no code {wanted[:20]}", code="M9105", help="mtlsctl explain without a code lists them all"
         )
-    kind, advice = _KINDS[wanted[1]]
+    kind, advice = _KINDS.get(wanted[1:3]) or _KINDS[wanted[1]]
     return f"{wanted}  ({kind})\n\n{_sentence(meaning)}\n\n{advice}.\n"
 
 

@@ -11,7 +11,7 @@ Examples:
   mtlsctl apply                  plan, ask, apply
   mtlsctl verify --embedded      prove the applied files with real handshakes
 
-Everyday:   init  validate  plan  apply  verify  status
+Everyday:   init  validate  plan  apply  verify  status  inspect
 State:      show  state  journal
 Tooling:    runtimes  schema  explain  completion
 

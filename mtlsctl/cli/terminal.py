@@ -59,6 +59,15 @@ class Terminal:
         self.err.flush()
         return sys.stdin.readline().strip()
 
+    def ask_secret(self, question: str) -> str:
+        """One line from the keyboard that is not shown; the end of the input counts as an empty answer."""
+        from getpass import getpass  # noqa: PLC0415  few runs ask
+
+        try:
+            return getpass(safe(question, colour=self.err_page.colour), stream=self.err)
+        except EOFError:
+            return ""
+
 
 def open_terminal(
     *, color: str, ascii: bool, quiet: bool, verbose: int, no_input: bool, full: bool, environ: Mapping[str, str]

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mtlsctl.cli.options import Settings
+    from mtlsctl.errors import MtlsctlError
+    from mtlsctl.operations.inspect import AtHand
     from mtlsctl.operations.project import Project
     from mtlsctl.operations.workspace import Workspace
     from mtlsctl.store.port import StateStore
@@ -115,6 +117,39 @@ def reading(settings: Settings) -> Iterator[StateStore]:
         yield store
     finally:
         store.close()
+
+
+@contextmanager
+def estate_at_hand(settings: Settings) -> Iterator[AtHand]:
+    """The estate that the working directory belongs to, or why there is none: looking at a file needs none.
+
+    A state that was named with `--state` has to be there: raises what `reading` does.
+    """
+    from contextlib import ExitStack
+
+    from mtlsctl.errors import MtlsctlError
+    from mtlsctl.operations.inspect import AtHand
+
+    why_not = None
+    with ExitStack() as stack:
+        try:
+            reader = stack.enter_context(reading(settings))
+        except MtlsctlError as error:
+            if settings.state is not None:
+                raise
+            why_not = _why_no_estate(settings, error)
+        if why_not is not None:
+            yield AtHand(reader=None, why_not=why_not)
+        else:
+            yield AtHand(reader=reader, workspace=lambda: open_workspace(settings, with_inventory=False))
+
+
+def _why_no_estate(settings: Settings, error: MtlsctlError) -> str:
+    from mtlsctl.store.codes import MISSING
+
+    if error.code == MISSING and project_of(settings).file is None:
+        return "no estate was found here"
+    return f"its state cannot be read ({error.code}: {error.message})"
 
 
 def tell_places(settings: Settings, *, estate: bool) -> None:

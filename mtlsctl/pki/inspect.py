@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -19,7 +19,6 @@ from mtlsctl.model.credential import KeyUsage
 from mtlsctl.model.identifiers import DnsId, InvalidIdentifier
 from mtlsctl.pki import codes
 from mtlsctl.pki.keys import algorithm_of
-from mtlsctl.pki.stores import parse_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -32,7 +31,7 @@ USAGE_OIDS = {
     KeyUsage.SERVER_AUTH: ExtendedKeyUsageOID.SERVER_AUTH,
     KeyUsage.CLIENT_AUTH: ExtendedKeyUsageOID.CLIENT_AUTH,
 }
-_UNREADABLE = (
+UNREADABLE = (
     ValueError,
     KeyError,  # an unknown string type in a name, in older releases of the library
     TypeError,
@@ -60,21 +59,27 @@ class CertificateFacts:
     """A certificate as people ask about it: names as they are presented, times in UTC, digests in hex.
 
     `key` is an algorithm of the inventory, or the library's name for any other. `usages` are extended key usages by
-    name, unknown ones in dotted form; without the extension the tuple is empty and every usage is allowed.
+    name, unknown ones in dotted form; without the extension the tuple is empty and every usage is allowed. `subject` is
+    the common name where that is all, `subject_dn` the whole as RFC 4514 writes it; of the issuer likewise. `digest` is
+    that of its signature, None where the scheme has one of its own. `spki_sha256` is None for an unknown kind of key.
     """
 
     subject: str
     issuer: str
+    subject_dn: str
+    issuer_dn: str
     serial: str
     names: tuple[str, ...]
     addresses: tuple[str, ...]
     not_before: datetime
     not_after: datetime
     certificate_sha256: str
-    spki_sha256: str
+    spki_sha256: str | None
     usages: tuple[str, ...]
     key: str
+    digest: str | None
     is_ca: bool
+    is_self_issued: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +114,34 @@ class Parsed:
         return hashlib.sha256(self.der).hexdigest()
 
     @property
+    def spki_sha256(self) -> str | None:
+        """None for a key of a kind that the library does not know."""
+        if self.public_key is None:
+            return None
+        encoded = self.public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return hashlib.sha256(encoded).hexdigest()
+
+    @property
+    def is_self_issued(self) -> bool:
+        """Whether it names itself as its issuer (RFC 5280 section 6.1)."""
+        return self.subject == self.issuer
+
+    @property
+    def digest(self) -> str | None:
+        """By which digest it is signed; None where the scheme has one of its own, or is not known."""
+        try:
+            algorithm = self.certificate.signature_hash_algorithm
+        except UnsupportedAlgorithm:
+            return None
+        return None if algorithm is None else algorithm.name
+
+    @property
     def common_names(self) -> tuple[str, ...]:
-        return _common_names(self.subject)
+        return common_names_of(self.subject)
+
+    @property
+    def issuer_common_names(self) -> tuple[str, ...]:
+        return common_names_of(self.issuer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +190,7 @@ def parse_certificate(der: bytes) -> Parsed:
     try:
         certificate = x509.load_der_x509_certificate(der)
         parsed = _taken_apart(der, certificate) if certificate.serial_number > 0 else None
-    except _UNREADABLE:
+    except UNREADABLE:
         parsed = None
     if parsed is None:
         raise PreflightError("the bytes are not an X.509 certificate", code=codes.CERTIFICATE_UNREADABLE)
@@ -211,54 +242,105 @@ def _public_key(certificate: x509.Certificate) -> CertificatePublicKeyTypes | No
         return None
 
 
-def describe(certificate: bytes) -> CertificateFacts:
-    """The facts of one certificate, DER or PEM; raises PreflightError when there is not exactly one."""
-    parsed = parse_certificate(_one_der(certificate))
+def signature_holds(
+    key: object,
+    signed: x509.Certificate | x509.CertificateSigningRequest | x509.CertificateRevocationList,
+    content: bytes,
+) -> bool | None:
+    """Whether a key made a signature; None where it cannot be told, as the scheme is not known.
+
+    The library's own checks call a digest that they do not accept a wrong signature, which is another thing.
+    """
+    try:
+        digest, parameters = signed.signature_hash_algorithm, _parameters(signed)
+        match key:
+            case rsa.RSAPublicKey() if digest is not None:
+                key.verify(signed.signature, content, parameters or padding.PKCS1v15(), digest)
+            case ec.EllipticCurvePublicKey() if digest is not None:
+                key.verify(signed.signature, content, ec.ECDSA(digest))
+            case dsa.DSAPublicKey() if digest is not None:
+                key.verify(signed.signature, content, digest)
+            case ed25519.Ed25519PublicKey() | ed448.Ed448PublicKey():
+                key.verify(signed.signature, content)
+            case _:
+                return None
+    except InvalidSignature:
+        return False
+    except (UnsupportedAlgorithm, ValueError, TypeError, OverflowError):
+        return None
+    return True
+
+
+def _parameters(
+    signed: x509.Certificate | x509.CertificateSigningRequest | x509.CertificateRevocationList,
+) -> padding.AsymmetricPadding | None:
+    """How an RSA signature is padded, where it says so."""
+    found = signed.signature_algorithm_parameters
+    return found if isinstance(found, padding.AsymmetricPadding) else None
+
+
+def signed_by(below: Parsed, above: Parsed) -> bool | None:
+    """Whether a certificate names another as its issuer and that one's key signed it; None where it cannot be told."""
+    if below.issuer != above.subject:
+        return False
+    return signature_holds(above.public_key, below.certificate, below.certificate.tbs_certificate_bytes)
+
+
+def presents(parsed: Parsed, name: str) -> bool:
+    """Whether a certificate presents a DNS name or an address (RFC 9525 section 6); its common name never counts."""
+    try:
+        reference = DnsId.parse(name)
+    except InvalidIdentifier:
+        return name in parsed.addresses
+    return any(reference.matches(presented) for presented in parsed.names)
+
+
+def facts_of(parsed: Parsed) -> CertificateFacts:
+    """What people ask about a certificate."""
     return CertificateFacts(
-        subject=_label(parsed.subject),
-        issuer=_label(parsed.issuer),
+        subject=label_of(parsed.subject),
+        issuer=label_of(parsed.issuer),
+        subject_dn=parsed.subject.rfc4514_string(),
+        issuer_dn=parsed.issuer.rfc4514_string(),
         serial=f"{parsed.certificate.serial_number:x}",
         names=parsed.names,
         addresses=parsed.addresses,
         not_before=parsed.not_before,
         not_after=parsed.not_after,
         certificate_sha256=parsed.sha256,
-        spki_sha256=_spki_sha256(parsed.public_key),
+        spki_sha256=parsed.spki_sha256,
         usages=tuple(sorted(_USAGE_NAMES.get(oid, oid.dotted_string) for oid in parsed.usage_oids)),
-        key=_key_name(parsed.public_key),
+        key=key_name(parsed.public_key),
+        digest=parsed.digest,
         is_ca=parsed.is_ca,
+        is_self_issued=parsed.is_self_issued,
     )
 
 
-def _one_der(certificate: bytes) -> bytes:
-    if not certificate.startswith(b"-----BEGIN"):
-        return certificate
-    blocks = parse_bundle(certificate)
-    if len(blocks) != 1:
-        raise PreflightError(f"there are {len(blocks)} certificates, not one", code=codes.CERTIFICATE_UNREADABLE)
-    return blocks[0]
-
-
-def _label(name: x509.Name) -> str:
+def label_of(name: x509.Name) -> str:
     """The common name where it is the whole name, as with all of ours; else the name as RFC 4514 writes it."""
-    common = _common_names(name)
+    common = common_names_of(name)
     return common[0] if len(common) == 1 and len(list(name)) == 1 else name.rfc4514_string()
 
 
-def _common_names(name: x509.Name) -> tuple[str, ...]:
+def common_names_of(name: x509.Name) -> tuple[str, ...]:
     return tuple(str(attribute.value) for attribute in name.get_attributes_for_oid(NameOID.COMMON_NAME))
 
 
-def _spki_sha256(key: CertificatePublicKeyTypes | None) -> str:
-    encoded = b"" if key is None else key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(encoded).hexdigest()
-
-
-def _key_name(key: CertificatePublicKeyTypes | None) -> str:
+def key_name(key: object) -> str:
+    """The inventory's word for the algorithm of a public key; for any other `rsa-1024`, `ecdsa-secp384r1` and so on."""
     algorithm = algorithm_of(key)
     if algorithm is not None:
         return algorithm.value
-    return f"ecdsa-{key.curve.name}" if isinstance(key, ec.EllipticCurvePublicKey) else type(key).__name__
+    match key:
+        case rsa.RSAPublicKey():
+            return f"rsa-{key.key_size}"
+        case ec.EllipticCurvePublicKey():
+            return f"ecdsa-{key.curve.name}"
+        case dsa.DSAPublicKey():
+            return f"dsa-{key.key_size}"
+        case _:
+            return "unknown" if key is None else type(key).__name__.removesuffix("PublicKey").lower()
 
 
 def _dns_names(names: Iterable[x509.GeneralName]) -> tuple[str, ...]:

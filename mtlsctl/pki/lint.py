@@ -270,6 +270,11 @@ def issuer_findings(leaf: Parsed, issuer: Parsed) -> Iterator[str]:
     """What keeps an issuer from vouching for a leaf, signature and dates aside (RFC 5280 section 6.1.4)."""
     if not issuer.is_ca or "key_cert_sign" not in issuer.key_usages:
         yield "its issuer is not a CA that may sign certificates"
+    yield from outside_findings(leaf, issuer)
+
+
+def outside_findings(leaf: Parsed, issuer: Parsed) -> Iterator[str]:
+    """What a leaf presents outside the name constraints of a CA above it (RFC 5280 section 4.2.1.10)."""
     constraints = issuer.constraints
     for name in leaf.names:
         if not constraints.allow_name(name):

@@ -14,13 +14,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from mtlsctl.errors import PreflightError
 from mtlsctl.model.credential import CredentialId
-from mtlsctl.model.identifiers import DnsId, InvalidIdentifier
 from mtlsctl.model.keystore import SEALED, StoreKind
 from mtlsctl.model.secret import Secret
 from mtlsctl.model.topology import MAIN, ClientCertificate
 from mtlsctl.model.trust import NAME_BYTES_LIMIT, NAME_BYTES_WARN, in_order
 from mtlsctl.pki import codes
-from mtlsctl.pki.inspect import parse_certificate
+from mtlsctl.pki.inspect import parse_certificate, presents
 from mtlsctl.pki.keys import load_private, spki_sha256
 from mtlsctl.pki.keystores import check_password, content_of, read_store
 from mtlsctl.pki.lint import issuer_findings
@@ -190,16 +189,8 @@ def _date_findings(leaf: Parsed, issuer: Parsed, expected: Expected) -> Iterator
 
 def _name_findings(leaf: Parsed, recipe: Recipe) -> Iterator[Finding]:
     for name in recipe.server_names:
-        if not _presents(leaf, name):
+        if not presents(leaf, name):
             yield Finding(codes.NAMES, f"{CHAIN_FILE} does not present the name {name}")
-
-
-def _presents(leaf: Parsed, name: str) -> bool:
-    try:
-        reference = DnsId.parse(name)
-    except InvalidIdentifier:
-        return name in leaf.addresses
-    return any(reference.matches(presented) for presented in leaf.names)
 
 
 def _usage_findings(leaf: Parsed, recipe: Recipe) -> Iterator[Finding]:

@@ -131,7 +131,7 @@ def greet_undeclared(address: str, port: int, server_name: str, protocol: str, *
     if flight.leaf_der is not None:
         evidence = f"speaks TLS {protocol}, which is not declared"
         return Shown(observed=Observation.ALLOWED, evidence=evidence, served_sha256=_sha256(flight))
-    return _judge_alert(_alert(flight))
+    return _judge_alert(alert_text(flight))
 
 
 def _judge_not_tls(error: NotTls) -> Shown:
@@ -154,7 +154,8 @@ def _judge_alert(name: str) -> Shown:
     return _doubtful(f"alert {name}", if_proven=True)
 
 
-def _alert(flight: FirstFlight) -> str:
+def alert_text(flight: FirstFlight) -> str:
+    """The alert of a flight by its name in RFC 8446 section 6, else its number."""
     with suppress(ValueError):
         return ssl.AlertDescription(flight.alert or 0).name.removeprefix("ALERT_DESCRIPTION_").lower()
     return str(flight.alert)
@@ -182,7 +183,7 @@ def compare_first_flight(expected: Served, address: str, port: int, *, timeout_s
     except OSError as error:
         return _failed(error)
     if flight.leaf_der is None:
-        return _judge_closed_door(expected, _alert(flight))
+        return _judge_closed_door(expected, alert_text(flight))
     differences = list(_differences(expected, flight))
     if not differences and expected.ca_names and flight.ca_names == () and not expected.may_name_none:
         return _doubtful("names no CA, so whom it trusts cannot be told")

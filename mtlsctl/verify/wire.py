@@ -46,13 +46,16 @@ class FirstFlight:
     """What a server showed. `alert` is the number of the alert that it sent instead (RFC 8446 section 6).
 
     `ca_names` are DER names in the order of the server; None when it asked for no certificate, and when `protocol` is
-    1.3 also where this Python does not show what it decrypted.
+    1.3 also where this Python does not show what it decrypted: then `asks` is None too. `chain` are the certificates as
+    they came (DER); of TLS 1.3 on such a Python only the first.
     """
 
     protocol: str
     leaf_der: bytes | None = None
     ca_names: tuple[bytes, ...] | None = None
     alert: int | None = None
+    chain: tuple[bytes, ...] = ()
+    asks: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +100,7 @@ def greet(address: str, port: int, server_name: str, protocol: str, timeout_seco
 
 
 def _client_hello(server_name: str) -> bytes:
-    context = _asking_context()
+    context = asking_context()
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     outgoing = ssl.MemoryBIO()
     greeting = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=server_name)
@@ -108,7 +111,7 @@ def _client_hello(server_name: str) -> bytes:
     raise AssertionError("a handshake does not end before the server spoke")  # pragma: no cover
 
 
-def _asking_context() -> ssl.SSLContext:
+def asking_context() -> ssl.SSLContext:
     """A context that only looks: it judges nothing, and nothing is sent to who answers."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
@@ -117,28 +120,45 @@ def _asking_context() -> ssl.SSLContext:
 
 
 def _read_with_tls13(address: str, port: int, server_name: str, deadline: float) -> FirstFlight:
-    context, requests = _asking_context(), list[bytes]()
+    context, messages = asking_context(), dict[int, bytes]()
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     # A trace hook that is not documented. An interpreter without it only takes a new attribute, and nothing is seen.
-    context._msg_callback = _collector(requests)  # type: ignore[attr-defined]  # noqa: SLF001
+    context._msg_callback = _collector(messages)  # type: ignore[attr-defined]  # noqa: SLF001
     with socket.create_connection((address, port), timeout=_left(deadline)) as connection:
         try:
             with context.wrap_socket(connection, server_hostname=server_name) as secured:
                 leaf = secured.getpeercert(binary_form=True)
         except ssl.SSLError as error:
             raise NotTls(error.reason or "the handshake failed") from error
-    names = _requested_names_of_tls13(requests[0]) if requests else None
-    return FirstFlight(protocol="1.3", leaf_der=leaf, ca_names=names)
+    request, certificates = messages.get(_CERTIFICATE_REQUEST), messages.get(_CERTIFICATE)
+    return FirstFlight(
+        protocol="1.3",
+        leaf_der=leaf,
+        ca_names=None if request is None else _requested_names_of_tls13(request),
+        chain=_chain_of_tls13(certificates) if certificates else (() if leaf is None else (leaf,)),
+        asks=request is not None if messages else None,
+    )
 
 
-def _collector(requests: list[bytes]) -> Callable[..., None]:
-    """Keeps the body of each CertificateRequest that is read."""
+def _collector(messages: dict[int, bytes]) -> Callable[..., None]:
+    """Keeps the body of the first message of each kind that is read."""
 
     def collect(_: object, direction: str, __: object, content: int, kind: int, message: bytes) -> None:
-        if (direction, content, kind) == ("read", _HANDSHAKE, _CERTIFICATE_REQUEST):
-            requests.append(bytes(message[_HEADER:]))
+        if (direction, content) == ("read", _HANDSHAKE):
+            messages.setdefault(int(kind), bytes(message[_HEADER:]))
 
     return collect
+
+
+def _chain_of_tls13(body: bytes) -> tuple[bytes, ...]:
+    """A Certificate message (RFC 8446 section 4.4.2): its context, then certificates, each with its extensions."""
+    entries, at = _vector(body, _vector(body, 0, 1)[1], 3)[0], 0
+    chain = []
+    while at < len(entries):
+        certificate, at = _vector(entries, at, 3)
+        _, at = _vector(entries, at, 2)
+        chain.append(certificate)
+    return tuple(chain)
 
 
 def _requested_names_of_tls13(body: bytes) -> tuple[bytes, ...]:
@@ -203,18 +223,20 @@ def _left(deadline: float) -> float:
 
 
 def _parse(messages: Iterator[tuple[int, bytes]]) -> FirstFlight:
-    leaf, names = None, None
+    chain: tuple[bytes, ...] = ()
+    names: tuple[bytes, ...] | None = None
     for kind, body in messages:
         match kind:
             case -1:
                 return FirstFlight(protocol="1.2", alert=body[1] if len(body) > 1 else 0)
             case _ if kind == _CERTIFICATE:
-                leaf = next(_vectors(_vector(body, 0, 3)[0], 3), None)
+                chain = tuple(_vectors(_vector(body, 0, 3)[0], 3))
             case _ if kind == _CERTIFICATE_REQUEST:
                 names = _requested_names(body)
             case _:
                 pass
-    return FirstFlight(protocol="1.2", leaf_der=leaf, ca_names=names)
+    leaf = chain[0] if chain else None
+    return FirstFlight(protocol="1.2", leaf_der=leaf, ca_names=names, chain=chain, asks=names is not None)
 
 
 def _requested_names(body: bytes) -> tuple[bytes, ...]:

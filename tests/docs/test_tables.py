@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from inspect import isclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from mtlsctl.inventory.services import UNBUILT_RUNTIMES
 from mtlsctl.inventory.shape import INVENTORY, ListOf, Named, Record, Shape, Word
 from mtlsctl.model.topology import ClientCertificate, TrustModel
 from mtlsctl.operations import project
+from mtlsctl.pki import codes as pki_codes
 from mtlsctl.render.catalog import load_catalog, runtimes_of
 from tests.cli.estate import make_estate
 from tests.docs.pages import ROOT, table_below
@@ -136,6 +138,15 @@ def test_the_keys_of_the_project_file_are_documented() -> None:
     assert [f"`{key}`" for key in project._KEYS] == [row[0] for row in rows]
 
 
+# --- inspect ------------------------------------------------------------------------------------------------------
+
+
+def test_every_code_of_inspect_is_on_its_page() -> None:
+    text = (REFERENCE / "inspect.md").read_text("utf-8")
+    ours = {code for code in pki_codes.MEANINGS if code.startswith("M73")}
+    assert ours == set(re.findall(r"\bM73[0-9]{2}\b", text))
+
+
 # --- JSON --------------------------------------------------------------------------------------------------------
 
 
@@ -151,6 +162,7 @@ _DOCUMENTS = (
     ("plan", "plan", "-o", "json"),
     ("apply", "apply", "--yes", "-o", "json"),
     ("verify", "verify", "--embedded", "-o", "json"),
+    ("inspect", "inspect", "inspected.pem", "-o", "json"),
     ("status", "status", "-o", "json"),
     ("show", "show", "-o", "json"),
     ("journal", "journal", "-o", "json"),
@@ -165,6 +177,7 @@ def test_every_kind_of_document_is_documented_with_its_fields(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     estate = make_estate(tmp_path / "estate", monkeypatch, capsys)
+    shutil.copy(ROOT / "tests" / "cli" / "inspected" / "ledger.pem", estate.folder / "inspected.pem")
     printed = {kind: estate.run(*arguments).json for kind, *arguments in _DOCUMENTS}
     assert {kind: kind for kind in printed} == {kind: document["kind"] for kind, document in printed.items()}
     assert documented_kinds() == {kind: set(document) for kind, document in printed.items()}

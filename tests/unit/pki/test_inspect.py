@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from mtlsctl.errors import PreflightError
 from mtlsctl.model.credential import KeyUsage
-from mtlsctl.pki.inspect import Constraints, describe, parse_certificate
+from mtlsctl.pki.inspect import Constraints, facts_of, parse_certificate
 from mtlsctl.pki.keys import spki_sha256
-from mtlsctl.pki.stores import to_pem
 
 from .making import NOW, authority_profile, certificate_profile, make_authority, make_leaf
 
@@ -29,7 +28,7 @@ def test_a_leaf_is_described_as_people_ask_about_it() -> None:
             "mail", 2, addresses=("192.0.2.7", "2001:db8:0:0::1"), usages=frozenset({KeyUsage.CLIENT_AUTH})
         ),
     )
-    facts = describe(leaf.der)
+    facts = facts_of(parse_certificate(leaf.der))
     assert ("mail", "mail.calendar CA g2", False) == (facts.subject, facts.issuer, facts.is_ca)
     assert ("mail.calendar.internal",) == facts.names
     assert ("192.0.2.7", "2001:db8::1") == facts.addresses
@@ -37,18 +36,6 @@ def test_a_leaf_is_described_as_people_ask_about_it() -> None:
     assert (leaf.credential.not_before, leaf.credential.not_after) == (facts.not_before, facts.not_after)
     assert hashlib.sha256(leaf.der).hexdigest() == facts.certificate_sha256
     assert spki_sha256(leaf.key.public_key()) == facts.spki_sha256
-
-
-def test_pem_and_der_are_described_alike() -> None:
-    der = make_authority().issuer.certificate
-    assert describe(der) == describe(to_pem([der]))
-    assert describe(der).is_ca
-
-
-def test_two_certificates_are_not_described_as_one() -> None:
-    der = make_authority().issuer.certificate
-    with pytest.raises(PreflightError, match="2 certificates, not one"):
-        describe(to_pem([der, der]))
 
 
 def foreign(*attributes: x509.NameAttribute[str]) -> bytes:
@@ -60,11 +47,10 @@ def foreign(*attributes: x509.NameAttribute[str]) -> bytes:
 
 
 def test_somebody_elses_certificate_is_described_too() -> None:
-    facts = describe(
-        foreign(
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "ACME, Inc."), x509.NameAttribute(NameOID.COMMON_NAME, "api")
-        )
+    made = foreign(
+        x509.NameAttribute(NameOID.ORGANIZATION_NAME, "ACME, Inc."), x509.NameAttribute(NameOID.COMMON_NAME, "api")
     )
+    facts = facts_of(parse_certificate(made))
     assert ("CN=api,O=ACME\\, Inc.", "ecdsa-secp384r1", "ab") == (facts.subject, facts.key, facts.serial)
     assert ((), (), (), False) == (facts.names, facts.addresses, facts.usages, facts.is_ca)
 
@@ -86,11 +72,11 @@ def test_a_certificate_cut_short_or_with_a_tail_is_refused(cut: int) -> None:
 
 def test_any_flipped_byte_is_refused_or_changes_the_digest() -> None:
     der = make_authority().issuer.certificate
-    digest = describe(der).certificate_sha256
+    digest = facts_of(parse_certificate(der)).certificate_sha256
     for at in range(len(der)):
         altered = der[:at] + bytes([der[at] ^ 0xFF]) + der[at + 1 :]
         try:
-            assert digest != describe(altered).certificate_sha256
+            assert digest != facts_of(parse_certificate(altered)).certificate_sha256
         except PreflightError:
             continue
 

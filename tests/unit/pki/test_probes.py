@@ -11,7 +11,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from mtlsctl.errors import PreflightError
 from mtlsctl.model.credential import AuthorityId, KeyUsage
 from mtlsctl.model.probe import Presented
-from mtlsctl.pki.inspect import describe, parse_certificate
+from mtlsctl.pki.inspect import facts_of, parse_certificate
 from mtlsctl.pki.issue import LintError, draft_certificate
 from mtlsctl.pki.keys import generate_key, load_private, spki_sha256
 from mtlsctl.pki.probes import (
@@ -34,7 +34,7 @@ KEY = generate_key(P256)
 def test_an_expired_probe_ended_an_hour_ago_and_is_fit_in_all_else() -> None:
     authority = make_authority()
     draft = draft_probe(Presented.EXPIRED, CALLER, KEY.public_key(), authority.issuer, now=NOW)
-    facts = describe(sign_probe(lint_probe(draft), authority.key))
+    facts = facts_of(parse_certificate(sign_probe(lint_probe(draft), authority.key)))
     assert NOW - timedelta(hours=1) == facts.not_after
     assert PROBE_LIFETIME == facts.not_after - facts.not_before
     assert ("mail", CALLER.names, ("clientAuth",)) == (facts.subject, facts.names, facts.usages)
@@ -43,7 +43,7 @@ def test_an_expired_probe_ended_an_hour_ago_and_is_fit_in_all_else() -> None:
 def test_a_probe_of_the_wrong_usage_is_for_servers_only_and_valid_for_ten_minutes() -> None:
     authority = make_authority()
     draft = draft_probe(Presented.WRONG_USAGE, CALLER, KEY.public_key(), authority.issuer, now=NOW)
-    facts = describe(sign_probe(lint_probe(draft), authority.key))
+    facts = facts_of(parse_certificate(sign_probe(lint_probe(draft), authority.key)))
     assert ("serverAuth",) == facts.usages
     assert facts.not_before <= NOW < facts.not_after
     assert PROBE_LIFETIME == facts.not_after - facts.not_before
@@ -122,5 +122,5 @@ def test_a_foreign_key_belongs_to_its_certificate_and_does_not_show_itself() -> 
     leaf = x509.load_der_x509_certificate(parse_bundle(crafted.chain)[0])
     public = load_private(crafted.key).public_key()
     assert public == leaf.public_key()
-    assert spki_sha256(public) == describe(parse_bundle(crafted.chain)[0]).spki_sha256
+    assert spki_sha256(public) == facts_of(parse_certificate(parse_bundle(crafted.chain)[0])).spki_sha256
     assert "PRIVATE" not in repr(crafted)
