@@ -128,6 +128,7 @@ SERVICE: Final = Record(
         "addresses": WORD,
         "listen": WORD,
         "bind": WORD,
+        "client_certificate": WORD,
         "authorize": WORD,
         "callers": _CALLERS,
         "listeners": ListOf(each=LISTENER),

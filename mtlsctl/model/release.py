@@ -44,12 +44,16 @@ class ServedListener:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callee:
-    """A listener of another service as one release calls it; `server_name` is the DNS-ID that is sent and checked."""
+    """A listener of another service as one release calls it; `server_name` is the DNS-ID that is sent and checked.
+
+    `asks`: it asks for a client certificate, so one is shown; else the call is one-way TLS.
+    """
 
     listener: ListenerId
     endpoints: tuple[Endpoint, ...]
     server_name: str
     policy: PeerPolicy
+    asks: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,6 +230,7 @@ def _callee_to_json(callee: Callee) -> dict[str, object]:
         "endpoints": [[list(endpoint.instance), endpoint.address, endpoint.port] for endpoint in callee.endpoints],
         "server_name": callee.server_name,
         "policy": _policy_to_json(callee.policy),
+        **({} if callee.asks else {"asks": False}),  # recipes that were kept before the word have the same digest
     }
 
 
@@ -239,6 +244,7 @@ def _callee_from_json(data: dict, shared: SharedCallees) -> Callee:  # type: ign
         endpoints=tuple(Endpoint(InstanceId(*one), address, port) for one, address, port in data["endpoints"]),
         server_name=data["server_name"],
         policy=_policy_from_json(data["policy"]),
+        asks=data.get("asks", True),
     )
     shared[listener] = (data, callee)
     return callee

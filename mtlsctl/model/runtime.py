@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from mtlsctl.model.topology import ClientCertificate
+
 
 class Role(StrEnum):
     SERVER = "server"
@@ -79,6 +81,7 @@ class Enforcement:
 
     `separate_trust`: the store for callers and the stores for servers are two. `refuse_all`: a listener without
     callers can be rendered so that nobody gets in. `server_names`: several services share a port by SNI.
+    `client_certificate`: what its listeners can ask of callers; with `optional` it refuses every wrong certificate.
     """
 
     anchors: bool
@@ -87,6 +90,7 @@ class Enforcement:
     separate_trust: bool
     refuse_all: bool
     server_names: bool
+    client_certificate: frozenset[ClientCertificate] = frozenset({ClientCertificate.REQUIRED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

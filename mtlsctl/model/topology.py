@@ -60,6 +60,9 @@ class Edge(NamedTuple):
 MAIN = "main"
 """The name of a service's only listener."""
 
+ANYBODY = "*"
+"""In the place of a caller: whoever comes without a certificate. No service can have this name."""
+
 
 class KeyAlgorithm(StrEnum):
     ECDSA_P256 = "ecdsa-p256"
@@ -70,7 +73,10 @@ class KeyAlgorithm(StrEnum):
 
 
 class ClientCertificate(StrEnum):
-    """What a listener asks of a caller, from the tightest to the loosest."""
+    """What a listener asks of a caller, from the tightest to the loosest.
+
+    OPTIONAL lets in declared callers and whoever shows no certificate; a wrong one is refused. NONE asks for none.
+    """
 
     REQUIRED = "required"
     OPTIONAL = "optional"

@@ -93,6 +93,7 @@ def callee_of(
         endpoints=tuple(sorted(endpoints)),
         server_name=service.names[0].value,
         policy=PeerPolicy(anchors=anchors),
+        asks=listener.client_certificate is not ClientCertificate.NONE,
     )
 
 

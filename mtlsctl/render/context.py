@@ -16,7 +16,8 @@
 - `callees`: each with `name` (`service`, or `service.listener` when it is not the main one; the stem of its files),
   `service`, `listener`, `server_name` (the name to send and to check), `endpoints` (each with `address`, `port`,
   `place`), `ports` (each with `port`, its `endpoints`, and `addresses`: those of its endpoints joined by commas,
-  none unless all are numeric), `servers_trust` (absolute path of the callee's anchors), `verify_depth`.
+  none unless all are numeric), `servers_trust` (absolute path of the callee's anchors), `verify_depth`, `asks` (whether
+  it asks for a certificate; if not, none is to be shown).
 - `settings`: every setting of the manifest, none when absent, but for a password. A `callee_ports` setting maps callee
   names to ports; a `choice` is one of its words, to compare with.
 - `stores`: absolute paths of the manifest's stores, none where the release holds no such store: `key`, `all_servers`,
@@ -140,6 +141,7 @@ class CalleeView:
     ports: tuple[PortView, ...]
     servers_trust: Untrusted
     verify_depth: int
+    asks: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,6 +234,7 @@ def callee_view(callee: Callee, folder: str) -> CalleeView:
         ports=tuple(_port_view(port, callee.endpoints) for port in sorted({one.port for one in callee.endpoints})),
         servers_trust=Untrusted(f"{folder}/{servers_file(callee.listener)}"),
         verify_depth=0,
+        asks=callee.asks,
     )
 
 

@@ -28,6 +28,7 @@ from mtlsctl.model.runtime import (
     Setting,
     SettingType,
 )
+from mtlsctl.model.topology import ClientCertificate
 from mtlsctl.render import codes
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ _TEMPLATE = re.compile(r"[A-Za-z0-9._-]+\.j2")
 _OURS = ("tls.crt", "tls.key", "clients", "servers")
 _FILES_OF_OURS = ("tls.crt/", "tls.key/")
 _LARGEST = 65_536
+_OPTIONAL = ("client_certificate",)
+"""What `enforces` need not say; then it cannot."""
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -338,9 +341,22 @@ def _path_problem(path: str, each: str | None) -> str | None:
 
 
 def _enforcement(reading: _Reading, node: yaml.Node) -> Enforcement:
-    names = tuple(field.name for field in fields(Enforcement))
-    parts = reading.record(node, "`enforces`", names)
-    return Enforcement(**{name: reading.switch(parts[name], f"`{name}`") for name in names})
+    names = tuple(field.name for field in fields(Enforcement) if field.name not in _OPTIONAL)
+    parts = reading.record(node, "`enforces`", names, _OPTIONAL)
+    return Enforcement(
+        **{name: reading.switch(parts[name], f"`{name}`") for name in names},
+        client_certificate=_modes(reading, parts.get("client_certificate")),
+    )
+
+
+def _modes(reading: _Reading, node: yaml.Node | None) -> frozenset[ClientCertificate]:
+    """What a manifest does not claim is refused: `required` alone unless it says more."""
+    if node is None:
+        return frozenset({ClientCertificate.REQUIRED})
+    return frozenset(
+        reading.word(one, "a mode of `client_certificate`", ClientCertificate)
+        for one in reading.items(node, "`client_certificate`")
+    )
 
 
 def _settings(reading: _Reading, node: yaml.Node | None, reserved: frozenset[str]) -> Iterator[Setting]:

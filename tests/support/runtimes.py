@@ -11,8 +11,17 @@ from mtlsctl.model.runtime import (
     Setting,
     SettingType,
 )
+from mtlsctl.model.topology import ClientCertificate
 
-ABLE = Enforcement(anchors=True, identifiers=True, crls=True, separate_trust=True, refuse_all=True, server_names=True)
+ABLE = Enforcement(
+    anchors=True,
+    identifiers=True,
+    crls=True,
+    separate_trust=True,
+    refuse_all=True,
+    server_names=True,
+    client_certificate=frozenset(ClientCertificate),
+)
 
 NGINX = Runtime(
     name="nginx",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from mtlsctl import __version__
 from mtlsctl.cli.views.page import Tone, columns, wrapped
+from mtlsctl.model.topology import ClientCertificate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,6 +71,7 @@ def _document(one: Runtime) -> dict[str, object]:
             "separate_trust": able.separate_trust,
             "refuse_all": able.refuse_all,
             "server_names": able.server_names,
+            "client_certificate": [mode.value for mode in ClientCertificate if mode in able.client_certificate],
         },
         "settings": [
             {

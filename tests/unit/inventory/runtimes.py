@@ -15,6 +15,7 @@ from mtlsctl.model.runtime import (
     Setting,
     SettingType,
 )
+from mtlsctl.model.topology import ClientCertificate
 
 
 def runtime(
@@ -25,6 +26,7 @@ def runtime(
     settings: tuple[tuple[str, SettingType, bool], ...] = (),
     refuse_all: bool = True,
     server_names: bool = False,
+    modes: tuple[ClientCertificate, ...] = tuple(ClientCertificate),
 ) -> Runtime:
     return Runtime(
         name=name,
@@ -41,6 +43,7 @@ def runtime(
             separate_trust=True,
             refuse_all=refuse_all,
             server_names=server_names,
+            client_certificate=frozenset(modes),
         ),
         settings=tuple(
             Setting(name=one, type=kind, required=required, description="") for one, kind, required in settings
@@ -60,7 +63,7 @@ RUNTIMES = {
         runtime("node"),
         runtime("pem"),
         runtime("curl", roles=(Role.CALLER,)),
-        runtime("door", roles=(Role.SERVER,), refuse_all=False),
+        runtime("door", roles=(Role.SERVER,), refuse_all=False, modes=(ClientCertificate.REQUIRED,)),
         runtime("strict", settings=STRICT_SETTINGS),
     )
 }

@@ -250,6 +250,8 @@ def test_another_way_to_say_the_same_has_the_same_digest(old: str, new: str, loa
         ("directory: ./out", "directory: ./out, seen_as: /"),
         ("runtime: node", "runtime: pem"),
         ("listen: 8443", "listen: 8443, certification_authority: { generation: 2 }"),
+        ("listen: 8443", "listen: 8443, client_certificate: optional"),
+        ("listen: 8443", "listen: 8443, client_certificate: none"),
         ("listen: 8443", "listen: 8443, bind: host"),
         ("listen: 8443", "listen: 8443, certificate: { lifetime: 91d }"),
         ("listen: 8443", "listen: 8443, names: [a.example]"),

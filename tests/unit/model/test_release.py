@@ -78,6 +78,12 @@ def test_a_recipe_comes_back_from_json() -> None:
     assert [type(value) for _, value in RECIPE.settings] == [type(value) for _, value in again.settings]
 
 
+def test_a_one_way_call_comes_back_from_json_and_any_other_is_written_as_it_always_was() -> None:
+    one_way = replace(RECIPE, callees=(replace(CALLED, asks=False),))
+    assert one_way == recipe_from_json(recipe_to_json(one_way))
+    assert "asks" not in json.dumps(recipe_to_json(RECIPE))
+
+
 def test_recipes_may_share_their_callees() -> None:
     shared: dict[tuple[str, ...], tuple[object, Callee]] = {}
     first, second = (recipe_from_json(recipe_to_json(RECIPE), shared) for _ in range(2))
@@ -151,8 +157,9 @@ def test_whatever_differs_at_a_door_is_another_recipe(other: ServedListener) -> 
         replace(CALLED, endpoints=()),
         replace(CALLED, policy=TRUSTED),
         replace(CALLED, listener=ListenerId("schedule", "api")),
+        replace(CALLED, asks=False),
     ],
-    ids=["name", "endpoints", "anchors", "listener"],
+    ids=["name", "endpoints", "anchors", "listener", "one-way"],
 )
 def test_whatever_differs_at_a_call_is_another_recipe(other: Callee) -> None:
     assert replace(RECIPE, callees=(other,)).digest != RECIPE.digest
