@@ -67,6 +67,7 @@ UNKNOWN_SETTING: Final = "M1120"
 MISSING_SETTING: Final = "M1121"
 SETTING_VALUE: Final = "M1122"
 NOT_A_CALLEE: Final = "M1123"
+CANNOT_FORWARD: Final = "M1124"
 
 UNUSED_HOST: Final = "M1150"
 IDLE_SERVICE: Final = "M1151"
@@ -132,6 +133,7 @@ MEANINGS: Final = MappingProxyType(
         MISSING_SETTING: "a setting that the runtime needs is missing",
         SETTING_VALUE: "a setting's value does not follow its type",
         NOT_A_CALLEE: "a setting names a service that this one does not call",
+        CANNOT_FORWARD: "a runtime cannot tell the program behind it in this form who called",
         UNUSED_HOST: "no service runs on a host",
         IDLE_SERVICE: "a service neither listens nor calls",
         LONG_LIFETIME: "a certificate lives longer than 398 days",

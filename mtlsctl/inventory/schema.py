@@ -14,7 +14,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from mtlsctl.inventory.grammar import DURATION, MAX_ESTATE, MAX_PORT, MAX_SERVICE
 from mtlsctl.model.identifiers import LABEL
-from mtlsctl.model.topology import ClientCertificate, KeyAlgorithm, TrustModel
+from mtlsctl.model.topology import ClientCertificate, ForwardIdentity, KeyAlgorithm, TrustModel
 
 _LABEL: Final = f"^{LABEL.pattern}$"
 _DURATION: Final = f"^{DURATION.pattern}$"
@@ -47,6 +47,10 @@ BindName = Annotated[Word, WithJsonSchema({"type": "string", "enum": ["all", "ho
 ModeName = Annotated[
     Word,
     WithJsonSchema({"type": "string", "enum": [one.value for one in ClientCertificate], "title": "client certificate"}),
+]
+ForwardName = Annotated[
+    Word,
+    WithJsonSchema({"type": "string", "enum": [one.value for one in ForwardIdentity], "title": "form of an identity"}),
 ]
 Protocol = Annotated[Word, WithJsonSchema({"enum": ["1.2", "1.3", 1.2, 1.3], "title": "TLS version"})]
 Version = Annotated[Literal["1"], WithJsonSchema({"const": 1, "title": "version"})]
@@ -146,6 +150,11 @@ class ListenerWords(_Part):
         description="Under a shared CA: the declared `callers` by name, or with `any-member` everybody that the CA "
         "vouches for, for runtimes that cannot compare names.",
     )
+    forward_identity: ForwardName | None = Field(
+        None,
+        description="Whether the program behind is told who called, in headers that no caller can set: `headers` "
+        "(`X-SSL-Client-Verify`, `X-SSL-Client-DN`) or `rfc9440` (`Client-Cert`). Not every runtime can do both.",
+    )
     callers: list[ServiceName] = Field(
         [],
         description="The services that may call; everybody else is refused. Where no certificate is asked for: those "
@@ -172,6 +181,9 @@ class ServiceWords(_Part):
         None, description="Short form: what that listener asks of a caller; `required` unless given."
     )
     authorize: AuthorizeName | None = Field(None, description="Short form: who gets in under a shared CA.")
+    forward_identity: ForwardName | None = Field(
+        None, description="Short form: how that listener tells the program behind it who called."
+    )
     callers: list[ServiceName] | None = Field(None, description="Short form: the services that may call that listener.")
     listeners: list[ListenerWords] | None = Field(None, description="Long form: several doors, or one with options.")
     settings: dict[str, SettingWord] | None = Field(

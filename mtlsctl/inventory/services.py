@@ -19,6 +19,7 @@ from mtlsctl.model.topology import (
     Bind,
     Caller,
     ClientCertificate,
+    ForwardIdentity,
     Listener,
     Service,
     TrustModel,
@@ -43,7 +44,8 @@ _PROTOCOL = grammar.choice({"1.2": "1.2", "1.3": "1.3"})
 _CLIENT_CERTIFICATE = grammar.choice({mode.value: mode for mode in ClientCertificate})
 _BOTH = ("1.2", "1.3")
 _AUTHORIZE = grammar.choice({one.value: one for one in Authorize})
-_SHORT_FORM = ("listen", "callers", "bind", "client_certificate", "authorize")
+_FORWARD = grammar.choice({one.value: one for one in ForwardIdentity})
+_SHORT_FORM = ("listen", "callers", "bind", "client_certificate", "authorize", "forward_identity")
 
 
 class Neighbours:
@@ -280,6 +282,7 @@ def _short_form(subject: _Subject) -> tuple[Listener, ...]:
             bind=bind,
             client_certificate=mode,
             authorize=authorize,
+            forward_identity=_forwarding(subject, node, mode),
             callers=callers,
             span=words.problems.sources.span(at, str(port)),
         ),
@@ -298,6 +301,7 @@ def _long_form(subject: _Subject, node: Map, count: int) -> Listener | None:
     mode = _mode(subject, node)
     protocols = _protocols(words, node)
     authorize = words.read(node, "authorize", _AUTHORIZE, Authorize.CALLERS)
+    forward = _forwarding(subject, node, mode)
     callers = _callers(subject, node, at, mode)
     if port is None:
         return None
@@ -308,6 +312,7 @@ def _long_form(subject: _Subject, node: Map, count: int) -> Listener | None:
         client_certificate=mode,
         protocols=protocols,
         authorize=authorize,
+        forward_identity=forward,
         callers=callers,
         span=words.problems.sources.span(at, str(node["port"])),
     )
@@ -329,6 +334,28 @@ def _mode(subject: _Subject, node: Map) -> ClientCertificate:
             help="it can: " + ", ".join(one.value for one in ClientCertificate if one in able),
         )
     return mode
+
+
+def _forwarding(subject: _Subject, node: Map, mode: ClientCertificate) -> ForwardIdentity | None:
+    """How the program behind is told who called, if it is to be; what the runtime cannot do is reported."""
+    words, runtime = subject.words, subject.runtime
+    form = words.read(node, "forward_identity", _FORWARD, None)
+    if form is None:
+        return None
+    at = node.values_at["forward_identity"]
+    if mode is ClientCertificate.NONE:
+        related = [(words.problems.sources.span(node.values_at["client_certificate"], mode.value), "nobody shows one")]
+        message = "there is no identity to forward where no certificate is asked for"
+        words.problems.add(codes.CONFLICTING_KEYS, message, at, form.value, related=related)
+    elif runtime is not None and Role.SERVER in runtime.roles and form not in runtime.enforcement.forward_identity:
+        words.problems.add(
+            codes.CANNOT_FORWARD,
+            f"the runtime `{runtime.name}` cannot forward the caller's identity as `{form}`",
+            at,
+            form.value,
+            help=runtime.enforcement.why_not(form),
+        )
+    return form
 
 
 def _refuse_repeated(subject: _Subject, items: Seq) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mtlsctl.model.credential import AuthorityId, CredentialId
-from mtlsctl.model.topology import ClientCertificate, InstanceId, ListenerId, ProcessId, SettingValue
+from mtlsctl.model.topology import ClientCertificate, ForwardIdentity, InstanceId, ListenerId, ProcessId, SettingValue
 from mtlsctl.model.trust import Member, PeerPolicy, TrustAnchor, anchor_order, in_order
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class ServedListener:
     protocols: tuple[str, ...]
     callers: tuple[str, ...]
     policy: PeerPolicy
+    forward_identity: ForwardIdentity | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,6 +211,7 @@ def _listener_to_json(served: ServedListener) -> dict[str, object]:
         "protocols": list(served.protocols),
         "callers": list(served.callers),
         "policy": _policy_to_json(served.policy),
+        **({} if served.forward_identity is None else {"forward_identity": served.forward_identity.value}),
     }
 
 
@@ -221,6 +223,7 @@ def _listener_from_json(data: dict) -> ServedListener:  # type: ignore[type-arg]
         protocols=tuple(data["protocols"]),
         callers=tuple(data["callers"]),
         policy=_policy_from_json(data["policy"]),
+        forward_identity=ForwardIdentity(data["forward_identity"]) if "forward_identity" in data else None,
     )
 
 

@@ -90,6 +90,13 @@ class Authorize(StrEnum):
     ANY_MEMBER = "any-member"
 
 
+class ForwardIdentity(StrEnum):
+    """How a listener tells the program behind it who called: in headers of a fixed name, or as RFC 9440 says."""
+
+    HEADERS = "headers"
+    RFC9440 = "rfc9440"
+
+
 class Bind(StrEnum):
     """Where a listener's socket is bound."""
 
@@ -183,6 +190,7 @@ class Listener:
     client_certificate: ClientCertificate = ClientCertificate.REQUIRED
     protocols: tuple[str, ...] = ("1.2", "1.3")
     authorize: Authorize = Authorize.CALLERS
+    forward_identity: ForwardIdentity | None = None
     callers: tuple[Caller, ...] = ()
     span: Span | None = field(default=None, compare=False)
 

@@ -111,6 +111,8 @@ def _first_details(recipe: Recipe) -> Iterator[str]:
         callers = ", ".join(served.callers) or "nobody"
         asks = served.client_certificate
         more = "" if asks is ClientCertificate.REQUIRED else f", client certificate {asks}"
+        forward = served.forward_identity
+        more += f", identity forwarded as {forward}" if forward else ""
         yield f"{_door(served)}: callers {callers}{more}"
     if recipe.callees:
         yield "calls " + ", ".join(str(callee.listener) for callee in recipe.callees)
@@ -165,6 +167,9 @@ def _door_details(old: ServedListener, new: ServedListener) -> Iterator[str]:
         yield "trusts: " + _signed(set(map(str, old.policy.anchors)), set(map(str, new.policy.anchors)))
     if old.client_certificate != new.client_certificate:
         yield f"client certificate {old.client_certificate} -> {new.client_certificate}"
+    if old.forward_identity != new.forward_identity:
+        form = new.forward_identity
+        yield f"forwards the caller's identity as {form}" if form else "forwards no identity"
     if old.protocols != new.protocols:
         yield f"TLS {'+'.join(old.protocols)} -> {'+'.join(new.protocols)}"
 

@@ -23,6 +23,7 @@ CANNOT_ENFORCE = "M2001"
 ONE_STORE = "M2002"
 REFUSE_ALL = "M2003"
 BY_NAME = "M2004"
+CANNOT_FORWARD = "M2005"
 NAME_BUDGET = "M2010"
 PORT_PASSES_ON = "M2011"
 RUNTIME_CHANGES = "M2012"
@@ -36,6 +37,7 @@ MEANINGS = {
     CANNOT_ENFORCE: "the runtime cannot refuse an undeclared caller as the listener is to refuse it",
     ONE_STORE: "one store for all that a service trusts would let in a caller that is not declared there",
     REFUSE_ALL: "the runtime cannot be told to refuse everybody, and nobody is declared to call",
+    CANNOT_FORWARD: "the runtime cannot tell the program behind it in this form who called",
     BY_NAME: "the runtime cannot tell the members of a shared CA apart",
     NAME_BUDGET: "the names of the trusted CAs do not fit into a TLS handshake",
     PORT_PASSES_ON: "a port passes from one owner to another, which cannot be done without a gap",
@@ -111,6 +113,14 @@ def _refused_at(
             message=f"{runtime.name} cannot enforce `client_certificate: {mode}`",
             span=listener.span,
             help="use a runtime that can enforce it",
+        )
+    form = listener.forward_identity
+    if form is not None and form not in able.forward_identity:
+        yield Diagnostic(
+            code=CANNOT_FORWARD,
+            message=f"{runtime.name} cannot forward the caller's identity as `{form}`",
+            span=listener.span,
+            help=able.why_not(form),
         )
     if not able.identifiers and _needs_names(listener, models):
         yield Diagnostic(

@@ -68,6 +68,7 @@ def served_listener(listener: Listener, host: Host, anchors_of: Mapping[str, fro
         protocols=listener.protocols,
         callers=callers,
         policy=callers_policy(callers, listener.authorize, anchors_of) if asks else NOBODY,
+        forward_identity=listener.forward_identity,
     )
 
 

@@ -11,7 +11,7 @@ from mtlsctl.model.runtime import (
     Setting,
     SettingType,
 )
-from mtlsctl.model.topology import ClientCertificate
+from mtlsctl.model.topology import ClientCertificate, ForwardIdentity
 
 ABLE = Enforcement(
     anchors=True,
@@ -21,6 +21,7 @@ ABLE = Enforcement(
     refuse_all=True,
     server_names=True,
     client_certificate=frozenset(ClientCertificate),
+    forward_identity=frozenset(ForwardIdentity),
 )
 
 NGINX = Runtime(

@@ -15,7 +15,7 @@ from mtlsctl.model.runtime import (
     Setting,
     SettingType,
 )
-from mtlsctl.model.topology import ClientCertificate
+from mtlsctl.model.topology import ClientCertificate, ForwardIdentity
 
 
 def runtime(
@@ -27,6 +27,8 @@ def runtime(
     refuse_all: bool = True,
     server_names: bool = False,
     modes: tuple[ClientCertificate, ...] = tuple(ClientCertificate),
+    forwards: tuple[ForwardIdentity, ...] = (),
+    cannot_forward: tuple[tuple[ForwardIdentity, str], ...] = (),
 ) -> Runtime:
     return Runtime(
         name=name,
@@ -44,6 +46,8 @@ def runtime(
             refuse_all=refuse_all,
             server_names=server_names,
             client_certificate=frozenset(modes),
+            forward_identity=frozenset(forwards),
+            cannot_forward=cannot_forward,
         ),
         settings=tuple(
             Setting(name=one, type=kind, required=required, description="") for one, kind, required in settings
@@ -59,7 +63,14 @@ STRICT_SETTINGS = (("workers", SettingType.INTEGER, True), ("quiet", SettingType
 RUNTIMES = {
     one.name: one
     for one in (
-        runtime("nginx", scope=ProcessScope.HOST, settings=NGINX_SETTINGS, server_names=True),
+        runtime(
+            "nginx",
+            scope=ProcessScope.HOST,
+            settings=NGINX_SETTINGS,
+            server_names=True,
+            forwards=(ForwardIdentity.HEADERS,),
+            cannot_forward=((ForwardIdentity.RFC9440, "no variable holds the certificate so"),),
+        ),
         runtime("node"),
         runtime("pem"),
         runtime("curl", roles=(Role.CALLER,)),

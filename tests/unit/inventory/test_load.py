@@ -251,6 +251,7 @@ def test_another_way_to_say_the_same_has_the_same_digest(old: str, new: str, loa
         ("runtime: node", "runtime: pem"),
         ("listen: 8443", "listen: 8443, certification_authority: { generation: 2 }"),
         ("listen: 8443", "listen: 8443, client_certificate: optional"),
+        ("listen: 8443", "listen: 8443, forward_identity: headers"),
         ("listen: 8443", "listen: 8443, client_certificate: none"),
         ("listen: 8443", "listen: 8443, bind: host"),
         ("listen: 8443", "listen: 8443, certificate: { lifetime: 91d }"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mtlsctl.model.plan import AccessChange, Op, StepId, Wave
-from mtlsctl.model.topology import ANYBODY, AuthorityPolicy, Bind, ClientCertificate, Edge, ListenerId
+from mtlsctl.model.topology import ANYBODY, AuthorityPolicy, Bind, ClientCertificate, Edge, ForwardIdentity, ListenerId
 from mtlsctl.planner.plan import make_plan
 from tests.support.estates import applied, apply, at, changed, door, estate, host, line, plan_of, service, without
 from tests.support.runtimes import NGINX, RUNTIMES
@@ -165,6 +165,10 @@ def test_the_fingerprint_knows_whether_anybody_may_call() -> None:
         (
             {"listeners": (door("mail", client_certificate=ClientCertificate.OPTIONAL),)},
             ("client certificate required -> optional",),
+        ),
+        (
+            {"listeners": (door("mail", forward_identity=ForwardIdentity.HEADERS),)},
+            ("forwards the caller's identity as headers",),
         ),
         ({"listeners": (door("mail"), door("mail", name="api", port=9443))}, ("port 9443 opens",)),
         ({"listeners": ()}, ("port 8443 closes",)),

@@ -12,7 +12,7 @@ import pytest
 from mtlsctl.model.credential import AuthorityId, CredentialId
 from mtlsctl.model.diagnostic import Severity
 from mtlsctl.model.release import Recipe, ServedListener
-from mtlsctl.model.topology import AuthorityPolicy, Bind, ClientCertificate, ProcessId
+from mtlsctl.model.topology import AuthorityPolicy, Bind, ClientCertificate, ForwardIdentity, ProcessId
 from mtlsctl.model.trust import PeerPolicy
 from mtlsctl.planner import safety
 from mtlsctl.planner.plan import make_plan
@@ -20,6 +20,7 @@ from mtlsctl.planner.safety import (
     ADDRESS_OF_SOCKET_CHANGES,
     ALWAYS_FIT,
     CANNOT_ENFORCE,
+    CANNOT_FORWARD,
     MEANINGS,
     NAME_BUDGET,
     NEW_PLACEMENT,
@@ -311,3 +312,23 @@ def test_a_door_that_asks_nobody_needs_nothing_that_refuses_somebody() -> None:
         service("mail", door("schedule", port=1, client_certificate=ClientCertificate.NONE)),
     )
     assert [] == codes(plan_with(asks_nobody, refuse_all=False, separate_trust=False, anchors=False))
+
+
+def test_a_form_of_forwarding_that_the_runtime_has_not_is_refused_with_its_reason() -> None:
+    inventory = estate(service("schedule", door("mail", forward_identity=ForwardIdentity.RFC9440)), service("mail"))
+    assert [] == codes(plan_with(inventory))
+    headers = frozenset({ForwardIdentity.HEADERS})
+    reason = ((ForwardIdentity.RFC9440, "there is no variable"),)
+    (refused,) = plan_with(inventory, forward_identity=headers, cannot_forward=reason).refusals
+    assert (CANNOT_FORWARD, "there is no variable") == (refused.code, refused.help)
+    (refused,) = plan_with(inventory, forward_identity=headers).refusals
+    assert "it can: headers" == refused.help
+
+
+def test_forwarding_is_one_release_at_the_door_and_nobody_elses_affair() -> None:
+    plain = estate(service("schedule", door("mail")), service("mail"))
+    forwarding = changed(plain, "schedule", listeners=(door("mail", forward_identity=ForwardIdentity.HEADERS),))
+    for before, after in ((plain, forwarding), (forwarding, plain)):
+        plan = plan_of(after, applied(before))
+        assert ["schedule"] == [step.id.instance.service for step in plan.steps]
+        assert ((), ()) == (plan.access, plan.risks)
