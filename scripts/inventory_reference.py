@@ -128,7 +128,6 @@ def _not_built() -> str:
     lines = ["## Known and not built yet\n", "Refused by name (M1090), never ignored:\n"]
     lines += [f"- `{key}`: {meaning}" for key, meaning in sorted(features.items())]
     lines += [
-        "- `client_certificate: optional` and `none`",
         "- a mapping among `callers`: a caller from outside",
         "- runtimes: " + ", ".join(f"`{name}`" for name in sorted(UNBUILT_RUNTIMES)),
     ]

@@ -60,11 +60,14 @@ PORT_TAKEN: Final = "M1114"
 PORT_DIFFERS: Final = "M1115"
 NAME_TAKEN: Final = "M1116"
 UNNAMED_LISTENER: Final = "M1117"
+MODE_NOT_ENFORCED: Final = "M1118"
+OPTIONAL_FOR_NOBODY: Final = "M1119"
 
 UNKNOWN_SETTING: Final = "M1120"
 MISSING_SETTING: Final = "M1121"
 SETTING_VALUE: Final = "M1122"
 NOT_A_CALLEE: Final = "M1123"
+CANNOT_FORWARD: Final = "M1124"
 
 UNUSED_HOST: Final = "M1150"
 IDLE_SERVICE: Final = "M1151"
@@ -124,10 +127,13 @@ MEANINGS: Final = MappingProxyType(
         PORT_DIFFERS: "services that share a port differ in protocols or in where they bind",
         NAME_TAKEN: "two services answer to the same DNS name on one port",
         UNNAMED_LISTENER: "one of several listeners has no name",
+        MODE_NOT_ENFORCED: "a runtime cannot enforce what a listener asks of its callers",
+        OPTIONAL_FOR_NOBODY: "a listener takes certificates and has no callers to show one",
         UNKNOWN_SETTING: "the runtime has no such setting",
         MISSING_SETTING: "a setting that the runtime needs is missing",
         SETTING_VALUE: "a setting's value does not follow its type",
         NOT_A_CALLEE: "a setting names a service that this one does not call",
+        CANNOT_FORWARD: "a runtime cannot tell the program behind it in this form who called",
         UNUSED_HOST: "no service runs on a host",
         IDLE_SERVICE: "a service neither listens nor calls",
         LONG_LIFETIME: "a certificate lives longer than 398 days",

@@ -71,6 +71,7 @@ def _listener(listener: Listener) -> list[object]:
         listener.client_certificate,
         listener.protocols,
         listener.authorize,
+        *([] if listener.forward_identity is None else [listener.forward_identity]),
         sorted(caller.service for caller in listener.callers),
     ]
 

@@ -14,7 +14,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from mtlsctl.inventory.grammar import DURATION, MAX_ESTATE, MAX_PORT, MAX_SERVICE
 from mtlsctl.model.identifiers import LABEL
-from mtlsctl.model.topology import KeyAlgorithm, TrustModel
+from mtlsctl.model.topology import ClientCertificate, ForwardIdentity, KeyAlgorithm, TrustModel
 
 _LABEL: Final = f"^{LABEL.pattern}$"
 _DURATION: Final = f"^{DURATION.pattern}$"
@@ -44,7 +44,14 @@ AuthorizeName = Annotated[
     Word, WithJsonSchema({"type": "string", "enum": ["callers", "any-member"], "title": "authorize"})
 ]
 BindName = Annotated[Word, WithJsonSchema({"type": "string", "enum": ["all", "host"], "title": "bind"})]
-Required = Annotated[Word, WithJsonSchema({"type": "string", "const": "required", "title": "client certificate"})]
+ModeName = Annotated[
+    Word,
+    WithJsonSchema({"type": "string", "enum": [one.value for one in ClientCertificate], "title": "client certificate"}),
+]
+ForwardName = Annotated[
+    Word,
+    WithJsonSchema({"type": "string", "enum": [one.value for one in ForwardIdentity], "title": "form of an identity"}),
+]
 Protocol = Annotated[Word, WithJsonSchema({"enum": ["1.2", "1.3", 1.2, 1.3], "title": "TLS version"})]
 Version = Annotated[Literal["1"], WithJsonSchema({"const": 1, "title": "version"})]
 SettingWord = Annotated[Any, WithJsonSchema({"type": ["string", "integer", "boolean", "object"], "title": "setting"})]
@@ -132,14 +139,27 @@ class ListenerWords(_Part):
     name: Name = Field("main", description="Its name; needed where a service has several listeners.")
     port: Port = Field(description="The TCP port.")
     bind: BindName = Field("all", description="`all` addresses of the host, or the `host` address only.")
-    client_certificate: Required = Field("required", description="What is asked of a caller.")
+    client_certificate: ModeName = Field(
+        "required",
+        description="What is asked of a caller. `none`: no certificate, so anybody may call (one-way TLS). `optional`, "
+        "for a migration: a declared caller's certificate or none at all, so anybody may call; a wrong one is refused.",
+    )
     protocols: list[Protocol] = Field(["1.2", "1.3"], description="The TLS versions that are spoken.")
     authorize: AuthorizeName = Field(
         "callers",
         description="Under a shared CA: the declared `callers` by name, or with `any-member` everybody that the CA "
         "vouches for, for runtimes that cannot compare names.",
     )
-    callers: list[ServiceName] = Field([], description="The services that may call; everybody else is refused.")
+    forward_identity: ForwardName | None = Field(
+        None,
+        description="Whether the program behind is told who called, in headers that no caller can set: `headers` "
+        "(`X-SSL-Client-Verify`, `X-SSL-Client-DN`) or `rfc9440` (`Client-Cert`). Not every runtime can do both.",
+    )
+    callers: list[ServiceName] = Field(
+        [],
+        description="The services that may call; everybody else is refused. Where no certificate is asked for: those "
+        "that are set up to call.",
+    )
 
 
 class ServiceWords(_Part):
@@ -157,7 +177,13 @@ class ServiceWords(_Part):
     addresses: Switch = Field("false", description="Whether the addresses of its hosts enter its certificates.")
     listen: Port | None = Field(None, description="Short form of one listener: its port.")
     bind: BindName | None = Field(None, description="Short form: where that listener is bound; `all` unless given.")
+    client_certificate: ModeName | None = Field(
+        None, description="Short form: what that listener asks of a caller; `required` unless given."
+    )
     authorize: AuthorizeName | None = Field(None, description="Short form: who gets in under a shared CA.")
+    forward_identity: ForwardName | None = Field(
+        None, description="Short form: how that listener tells the program behind it who called."
+    )
     callers: list[ServiceName] | None = Field(None, description="Short form: the services that may call that listener.")
     listeners: list[ListenerWords] | None = Field(None, description="Long form: several doors, or one with options.")
     settings: dict[str, SettingWord] | None = Field(

@@ -19,6 +19,7 @@ from mtlsctl.model.topology import (
     Bind,
     Caller,
     ClientCertificate,
+    ForwardIdentity,
     Listener,
     Service,
     TrustModel,
@@ -40,15 +41,11 @@ _SERVICE_NAME = grammar.label("a service", grammar.MAX_SERVICE)
 _LISTENER_NAME = grammar.label("a listener")
 _BIND = grammar.choice({bind.value: bind for bind in Bind})
 _PROTOCOL = grammar.choice({"1.2": "1.2", "1.3": "1.3"})
-_CLIENT_CERTIFICATE = grammar.choice(
-    {ClientCertificate.REQUIRED.value: ClientCertificate.REQUIRED},
-    unbuilt={
-        mode.value: f"`client_certificate: {mode}`" for mode in (ClientCertificate.OPTIONAL, ClientCertificate.NONE)
-    },
-)
+_CLIENT_CERTIFICATE = grammar.choice({mode.value: mode for mode in ClientCertificate})
 _BOTH = ("1.2", "1.3")
 _AUTHORIZE = grammar.choice({one.value: one for one in Authorize})
-_SHORT_FORM = ("listen", "callers", "bind", "authorize")
+_FORWARD = grammar.choice({one.value: one for one in ForwardIdentity})
+_SHORT_FORM = ("listen", "callers", "bind", "client_certificate", "authorize", "forward_identity")
 
 
 class Neighbours:
@@ -274,12 +271,22 @@ def _short_form(subject: _Subject) -> tuple[Listener, ...]:
     port = words.read(node, "listen", grammar.port, None)
     at = node.values_at["listen"]
     bind = words.read(node, "bind", _BIND, Bind.ALL)
+    mode = _mode(subject, node)
     authorize = words.read(node, "authorize", _AUTHORIZE, Authorize.CALLERS)
-    callers = _callers(subject, node, at)
+    callers = _callers(subject, node, at, mode)
     if port is None:
         return ()
-    span = words.problems.sources.span(at, str(port))
-    return (Listener(port=port, bind=bind, authorize=authorize, callers=callers, span=span),)
+    return (
+        Listener(
+            port=port,
+            bind=bind,
+            client_certificate=mode,
+            authorize=authorize,
+            forward_identity=_forwarding(subject, node, mode),
+            callers=callers,
+            span=words.problems.sources.span(at, str(port)),
+        ),
+    )
 
 
 def _long_form(subject: _Subject, node: Map, count: int) -> Listener | None:
@@ -291,10 +298,11 @@ def _long_form(subject: _Subject, node: Map, count: int) -> Listener | None:
     port = words.read(node, "port", grammar.port, None)
     at = node.values_at.get("port", node.at)
     bind = words.read(node, "bind", _BIND, Bind.ALL)
-    mode = words.read(node, "client_certificate", _CLIENT_CERTIFICATE, ClientCertificate.REQUIRED)
+    mode = _mode(subject, node)
     protocols = _protocols(words, node)
     authorize = words.read(node, "authorize", _AUTHORIZE, Authorize.CALLERS)
-    callers = _callers(subject, node, at)
+    forward = _forwarding(subject, node, mode)
+    callers = _callers(subject, node, at, mode)
     if port is None:
         return None
     return Listener(
@@ -304,9 +312,50 @@ def _long_form(subject: _Subject, node: Map, count: int) -> Listener | None:
         client_certificate=mode,
         protocols=protocols,
         authorize=authorize,
+        forward_identity=forward,
         callers=callers,
         span=words.problems.sources.span(at, str(node["port"])),
     )
+
+
+def _mode(subject: _Subject, node: Map) -> ClientCertificate:
+    """What the door asks of callers, as far as its runtime can enforce it; anything else is reported."""
+    mode = subject.words.read(node, "client_certificate", _CLIENT_CERTIFICATE, ClientCertificate.REQUIRED)
+    runtime = subject.runtime
+    if "client_certificate" not in node or runtime is None or Role.SERVER not in runtime.roles:
+        return mode
+    able = runtime.enforcement.client_certificate
+    if mode not in able:
+        subject.words.problems.add(
+            codes.MODE_NOT_ENFORCED,
+            f"the runtime `{runtime.name}` cannot enforce `client_certificate: {mode}`",
+            node.values_at["client_certificate"],
+            mode.value,
+            help="it can: " + ", ".join(one.value for one in ClientCertificate if one in able),
+        )
+    return mode
+
+
+def _forwarding(subject: _Subject, node: Map, mode: ClientCertificate) -> ForwardIdentity | None:
+    """How the program behind is told who called, if it is to be; what the runtime cannot do is reported."""
+    words, runtime = subject.words, subject.runtime
+    form = words.read(node, "forward_identity", _FORWARD, None)
+    if form is None:
+        return None
+    at = node.values_at["forward_identity"]
+    if mode is ClientCertificate.NONE:
+        related = [(words.problems.sources.span(node.values_at["client_certificate"], mode.value), "nobody shows one")]
+        message = "there is no identity to forward where no certificate is asked for"
+        words.problems.add(codes.CONFLICTING_KEYS, message, at, form.value, related=related)
+    elif runtime is not None and Role.SERVER in runtime.roles and form not in runtime.enforcement.forward_identity:
+        words.problems.add(
+            codes.CANNOT_FORWARD,
+            f"the runtime `{runtime.name}` cannot forward the caller's identity as `{form}`",
+            at,
+            form.value,
+            help=runtime.enforcement.why_not(form),
+        )
+    return form
 
 
 def _refuse_repeated(subject: _Subject, items: Seq) -> None:
@@ -333,12 +382,12 @@ def _protocols(words: Words, node: Map) -> tuple[str, ...]:
     return tuple(sorted(one for one in found if one is not None)) or _BOTH
 
 
-def _callers(subject: _Subject, node: Map, door_at: Place) -> tuple[Caller, ...]:
+def _callers(subject: _Subject, node: Map, door_at: Place, mode: ClientCertificate) -> tuple[Caller, ...]:
     """Those who may call; a door for nobody needs a runtime that can say so."""
     items = seq_of(node, "callers")
     if not items:
         if "callers" not in node.lost and not (items is not None and items.is_holed):
-            _check_can_refuse_all(subject, node, door_at)
+            _check_without_callers(subject, node, door_at, mode)
         return ()
     words, neighbours = subject.words, subject.neighbours
     suspects = neighbours.mute | neighbours.dubious_services | {subject.name}
@@ -368,6 +417,22 @@ def _is_caller(subject: _Subject, name: str, at: Place) -> bool:
         words.problems.add(codes.CANNOT_CALL, f"`{name}` cannot call: its runtime only listens", at, name)
         return False
     return True
+
+
+def _check_without_callers(subject: _Subject, node: Map, door_at: Place, mode: ClientCertificate) -> None:
+    match mode:
+        case ClientCertificate.NONE:
+            pass  # Anybody may call, whoever is configured to.
+        case ClientCertificate.OPTIONAL:
+            subject.words.problems.add(
+                codes.OPTIONAL_FOR_NOBODY,
+                f"`{subject.name}` lets in callers with and without a certificate here, and has no callers",
+                node.values_at["client_certificate"],
+                mode.value,
+                help="name its callers; or say `none` where anybody may call, `required` where nobody may",
+            )
+        case ClientCertificate.REQUIRED:
+            _check_can_refuse_all(subject, node, door_at)
 
 
 def _check_can_refuse_all(subject: _Subject, node: Map, door_at: Place) -> None:

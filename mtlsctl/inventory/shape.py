@@ -64,7 +64,6 @@ _CALLERS: Final = ListOf(each=Word(unbuilt_mapping="a caller from outside"))
 _UNBUILT_KEYS: Final = {"keys": "choosing where keys are born"}
 _UNBUILT_PEERS: Final = {
     "identities": "checking identities",
-    "forward_identity": "forwarding the caller's identity",
     "server_certificate": "a server certificate issued elsewhere",
     "servers_trust": "choosing whom to believe as a server",
 }
@@ -114,6 +113,7 @@ LISTENER: Final = Record(
         "client_certificate": WORD,
         "protocols": _WORDS,
         "authorize": WORD,
+        "forward_identity": WORD,
         "callers": _CALLERS,
     },
     required=("port",),
@@ -128,7 +128,9 @@ SERVICE: Final = Record(
         "addresses": WORD,
         "listen": WORD,
         "bind": WORD,
+        "client_certificate": WORD,
         "authorize": WORD,
+        "forward_identity": WORD,
         "callers": _CALLERS,
         "listeners": ListOf(each=LISTENER),
         "settings": Named(each=Anything()),

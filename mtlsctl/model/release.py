@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mtlsctl.model.credential import AuthorityId, CredentialId
-from mtlsctl.model.topology import ClientCertificate, InstanceId, ListenerId, ProcessId, SettingValue
+from mtlsctl.model.topology import ClientCertificate, ForwardIdentity, InstanceId, ListenerId, ProcessId, SettingValue
 from mtlsctl.model.trust import Member, PeerPolicy, TrustAnchor, anchor_order, in_order
 
 if TYPE_CHECKING:
@@ -40,16 +40,21 @@ class ServedListener:
     protocols: tuple[str, ...]
     callers: tuple[str, ...]
     policy: PeerPolicy
+    forward_identity: ForwardIdentity | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callee:
-    """A listener of another service as one release calls it; `server_name` is the DNS-ID that is sent and checked."""
+    """A listener of another service as one release calls it; `server_name` is the DNS-ID that is sent and checked.
+
+    `asks`: it asks for a client certificate, so one is shown; else the call is one-way TLS.
+    """
 
     listener: ListenerId
     endpoints: tuple[Endpoint, ...]
     server_name: str
     policy: PeerPolicy
+    asks: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +211,7 @@ def _listener_to_json(served: ServedListener) -> dict[str, object]:
         "protocols": list(served.protocols),
         "callers": list(served.callers),
         "policy": _policy_to_json(served.policy),
+        **({} if served.forward_identity is None else {"forward_identity": served.forward_identity.value}),
     }
 
 
@@ -217,6 +223,7 @@ def _listener_from_json(data: dict) -> ServedListener:  # type: ignore[type-arg]
         protocols=tuple(data["protocols"]),
         callers=tuple(data["callers"]),
         policy=_policy_from_json(data["policy"]),
+        forward_identity=ForwardIdentity(data["forward_identity"]) if "forward_identity" in data else None,
     )
 
 
@@ -226,6 +233,7 @@ def _callee_to_json(callee: Callee) -> dict[str, object]:
         "endpoints": [[list(endpoint.instance), endpoint.address, endpoint.port] for endpoint in callee.endpoints],
         "server_name": callee.server_name,
         "policy": _policy_to_json(callee.policy),
+        **({} if callee.asks else {"asks": False}),  # recipes that were kept before the word have the same digest
     }
 
 
@@ -239,6 +247,7 @@ def _callee_from_json(data: dict, shared: SharedCallees) -> Callee:  # type: ign
         endpoints=tuple(Endpoint(InstanceId(*one), address, port) for one, address, port in data["endpoints"]),
         server_name=data["server_name"],
         policy=_policy_from_json(data["policy"]),
+        asks=data.get("asks", True),
     )
     shared[listener] = (data, callee)
     return callee

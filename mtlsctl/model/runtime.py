@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from mtlsctl.model.topology import ClientCertificate, ForwardIdentity
+
 
 class Role(StrEnum):
     SERVER = "server"
@@ -79,6 +81,9 @@ class Enforcement:
 
     `separate_trust`: the store for callers and the stores for servers are two. `refuse_all`: a listener without
     callers can be rendered so that nobody gets in. `server_names`: several services share a port by SNI.
+    `client_certificate`: what its listeners can ask of callers; with `optional` it refuses every wrong certificate.
+    `forward_identity`: how it can tell the program behind it who called, having removed what callers said themselves;
+    `cannot_forward` has the reasons why it cannot do so otherwise.
     """
 
     anchors: bool
@@ -87,6 +92,14 @@ class Enforcement:
     separate_trust: bool
     refuse_all: bool
     server_names: bool
+    client_certificate: frozenset[ClientCertificate] = frozenset({ClientCertificate.REQUIRED})
+    forward_identity: frozenset[ForwardIdentity] = frozenset()
+    cannot_forward: tuple[tuple[ForwardIdentity, str], ...] = ()
+
+    def why_not(self, form: ForwardIdentity) -> str:
+        """Why it cannot forward the caller's identity in this form, as the manifest says it; else what it can do."""
+        able = ", ".join(one.value for one in ForwardIdentity if one in self.forward_identity)
+        return dict(self.cannot_forward).get(form) or (f"it can: {able}" if able else "it has nothing behind it")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

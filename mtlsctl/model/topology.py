@@ -60,6 +60,9 @@ class Edge(NamedTuple):
 MAIN = "main"
 """The name of a service's only listener."""
 
+ANYBODY = "*"
+"""In the place of a caller: whoever comes without a certificate. No service can have this name."""
+
 
 class KeyAlgorithm(StrEnum):
     ECDSA_P256 = "ecdsa-p256"
@@ -70,7 +73,10 @@ class KeyAlgorithm(StrEnum):
 
 
 class ClientCertificate(StrEnum):
-    """What a listener asks of a caller, from the tightest to the loosest."""
+    """What a listener asks of a caller, from the tightest to the loosest.
+
+    OPTIONAL lets in declared callers and whoever shows no certificate; a wrong one is refused. NONE asks for none.
+    """
 
     REQUIRED = "required"
     OPTIONAL = "optional"
@@ -82,6 +88,13 @@ class Authorize(StrEnum):
 
     CALLERS = "callers"
     ANY_MEMBER = "any-member"
+
+
+class ForwardIdentity(StrEnum):
+    """How a listener tells the program behind it who called: in headers of a fixed name, or as RFC 9440 says."""
+
+    HEADERS = "headers"
+    RFC9440 = "rfc9440"
 
 
 class Bind(StrEnum):
@@ -177,6 +190,7 @@ class Listener:
     client_certificate: ClientCertificate = ClientCertificate.REQUIRED
     protocols: tuple[str, ...] = ("1.2", "1.3")
     authorize: Authorize = Authorize.CALLERS
+    forward_identity: ForwardIdentity | None = None
     callers: tuple[Caller, ...] = ()
     span: Span | None = field(default=None, compare=False)
 

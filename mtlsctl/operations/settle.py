@@ -26,10 +26,12 @@ def served_by(recipes: Iterable[Recipe], host: Host, state: State, reader: State
             server_name=recipe.server_names[0],
             certificate_sha256=state.credentials[recipe.credential].certificate_sha256,
             ca_names=_asked(served, reader),
+            asks=served.client_certificate is not ClientCertificate.NONE,
+            lets_in_anybody=_anybody(recipe, served, state),
         )
         for recipe in recipes
         for served in recipe.listeners
-        if served.callers
+        if served.callers or served.client_certificate is ClientCertificate.NONE
         for socket in served.sockets
     ]
 
@@ -38,3 +40,13 @@ def _asked(served: ServedListener, reader: StateReader) -> frozenset[bytes] | No
     if served.client_certificate is ClientCertificate.NONE:
         return None
     return frozenset(subject_der(reader.certificate(anchor)) for anchor in served.policy.anchors)
+
+
+def _anybody(recipe: Recipe, served: ServedListener, state: State) -> bool | None:
+    """Whether a call without a certificate is let in; not asked of a door that is closed to it and always was."""
+    live = state.live.get(recipe.instance)
+    before = live.recipe.served(served.name) if live else None
+    modes = {served.client_certificate, before.client_certificate if before else ClientCertificate.REQUIRED}
+    if modes == {ClientCertificate.REQUIRED}:
+        return None
+    return served.client_certificate is not ClientCertificate.REQUIRED

@@ -11,7 +11,7 @@ from mtlsctl.deliver.layout import pointer_sha256
 from mtlsctl.errors import DeliveryError, MtlsctlError, PreflightError, SealedKeyError, StateLocked, UsageError
 from mtlsctl.model.probe import Expectation, Observation, Outcome, Presented, Verdict
 from mtlsctl.model.secret import Secret
-from mtlsctl.model.topology import DirectoryHost, Edge
+from mtlsctl.model.topology import ClientCertificate, DirectoryHost, Edge
 from mtlsctl.operations.issue import intent_of, issuers_of, signing_keys
 from mtlsctl.operations.publication import make_receipt
 from mtlsctl.operations.releases import pointer_path
@@ -304,7 +304,7 @@ class _Identities:
         if live is None or listener is None:
             return NotProbed(reason=f"{probe.listener} of {instance} is not applied yet")
         host = self.state.hosts[instance.host]
-        if not listener.callers:
+        if not listener.callers and listener.client_certificate is not ClientCertificate.NONE:
             nobody, name = frozenset[bytes](), probe.server_name
             return Served(
                 address=host.address,
@@ -315,7 +315,7 @@ class _Identities:
             )
         with self.lock:
             (served, *_) = served_by([replace(live.recipe, listeners=(listener,))], host, self.state, self.store)
-        return replace(served, may_name_none=live.recipe.runtime in _MAY_NAME_NONE)
+        return replace(served, may_name_none=live.recipe.runtime in _MAY_NAME_NONE, lets_in_anybody=None)
 
 
 def _identity(files: Files) -> Identity:

@@ -196,7 +196,8 @@ def _name_findings(leaf: Parsed, recipe: Recipe) -> Iterator[Finding]:
 def _usage_findings(leaf: Parsed, recipe: Recipe) -> Iterator[Finding]:
     if recipe.listeners and ExtendedKeyUsageOID.SERVER_AUTH not in leaf.usage_oids:
         yield Finding(codes.USAGES, f"{CHAIN_FILE} is not for servers (serverAuth), and its instance listens")
-    if recipe.callees and ExtendedKeyUsageOID.CLIENT_AUTH not in leaf.usage_oids:
+    shows = any(callee.asks for callee in recipe.callees)
+    if shows and ExtendedKeyUsageOID.CLIENT_AUTH not in leaf.usage_oids:
         yield Finding(codes.USAGES, f"{CHAIN_FILE} is not for clients (clientAuth), and its instance calls")
 
 

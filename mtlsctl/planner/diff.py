@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from mtlsctl.model.plan import AccessChange, Op, ServiceChange
-from mtlsctl.model.topology import Edge, ListenerId
+from mtlsctl.model.topology import ANYBODY, ClientCertificate, Edge, ListenerId
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -21,14 +21,17 @@ SERVED_NAMES = "served names: "
 
 
 def access_changes(inventory: Inventory, live: Mapping[InstanceId, Recipe]) -> tuple[AccessChange, ...]:
-    """Calls that become declared or stop being so. A call counts as live when every live instance lets it in."""
+    """Calls that become declared or stop being so. A call counts as live when every live instance lets it in.
+
+    A door that lets in whoever shows no certificate is a call by ANYBODY.
+    """
     somewhere, nowhere = _live_edges(live)
     ports = {
         ListenerId(service.name, listener.name): listener.port
         for service in inventory.services.values()
         for listener in service.listeners
     }
-    declared = dict(inventory.edges())
+    declared = dict(inventory.edges()) | dict(_open_doors(inventory))
     added = [
         AccessChange(Op.ADD, edge, ports[edge.listener], span)
         for edge, span in declared.items()
@@ -42,6 +45,13 @@ def access_changes(inventory: Inventory, live: Mapping[InstanceId, Recipe]) -> t
     return (*added, *removed)
 
 
+def _open_doors(inventory: Inventory) -> Iterator[tuple[Edge, Span | None]]:
+    for service in inventory.services.values():
+        for listener in service.listeners:
+            if listener.client_certificate is not ClientCertificate.REQUIRED:
+                yield Edge(ANYBODY, ListenerId(service.name, listener.name)), listener.span
+
+
 def _end_of(edge: Edge, inventory: Inventory) -> tuple[Span | None, str]:
     """Where the inventory shows that a call is no longer declared, and why it is not."""
     service = inventory.services.get(edge.listener.service)
@@ -50,6 +60,8 @@ def _end_of(edge: Edge, inventory: Inventory) -> tuple[Span | None, str]:
     listener = next((one for one in service.listeners if one.name == edge.listener.listener), None)
     if listener is None:
         return service.span, "the listener is removed"
+    if edge.caller == ANYBODY:
+        return listener.span, "a certificate is required"
     return listener.span, "no longer a caller" if edge.caller in inventory.services else "the caller is removed"
 
 
@@ -61,7 +73,8 @@ def _live_edges(live: Mapping[InstanceId, Recipe]) -> tuple[dict[Edge, int], set
         edges: set[Edge] = set()
         for served in recipe.listeners:
             door = ListenerId(instance.service, served.name)
-            for caller in served.callers:
+            is_open = served.client_certificate is not ClientCertificate.REQUIRED
+            for caller in (*served.callers, *([ANYBODY] if is_open else [])):
                 somewhere[Edge(caller, door)] = served.sockets[0].port
                 edges.add(Edge(caller, door))
         doors[instance.service].append(edges)
@@ -96,7 +109,11 @@ def service_changes(
 def _first_details(recipe: Recipe) -> Iterator[str]:
     for served in recipe.listeners:
         callers = ", ".join(served.callers) or "nobody"
-        yield f"{_door(served)}: callers {callers}"
+        asks = served.client_certificate
+        more = "" if asks is ClientCertificate.REQUIRED else f", client certificate {asks}"
+        forward = served.forward_identity
+        more += f", identity forwarded as {forward}" if forward else ""
+        yield f"{_door(served)}: callers {callers}{more}"
     if recipe.callees:
         yield "calls " + ", ".join(str(callee.listener) for callee in recipe.callees)
 
@@ -150,6 +167,9 @@ def _door_details(old: ServedListener, new: ServedListener) -> Iterator[str]:
         yield "trusts: " + _signed(set(map(str, old.policy.anchors)), set(map(str, new.policy.anchors)))
     if old.client_certificate != new.client_certificate:
         yield f"client certificate {old.client_certificate} -> {new.client_certificate}"
+    if old.forward_identity != new.forward_identity:
+        form = new.forward_identity
+        yield f"forwards the caller's identity as {form}" if form else "forwards no identity"
     if old.protocols != new.protocols:
         yield f"TLS {'+'.join(old.protocols)} -> {'+'.join(new.protocols)}"
 
@@ -168,6 +188,8 @@ def _call_details(name: str, old: Callee, new: Callee) -> Iterator[str]:
         yield f"{name} at " + _signed(
             {f"{e.address}:{e.port}" for e in old.endpoints}, {f"{e.address}:{e.port}" for e in new.endpoints}
         )
+    if old.asks != new.asks:
+        yield f"{name} is shown {'a certificate' if new.asks else 'no certificate'}"
     if old.server_name != new.server_name:
         yield f"{name} checked as {old.server_name} -> {new.server_name}"
     if old.policy != new.policy:

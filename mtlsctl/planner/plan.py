@@ -33,6 +33,7 @@ from mtlsctl.planner.safety import (
     budget_findings,
     change_refusals,
     enforcement_refusals,
+    opening_risks,
     placement_risks,
     port_refusals,
     process_refusals,
@@ -64,6 +65,7 @@ def make_plan(inventory: Inventory, state: State, runtimes: Mapping[str, Runtime
     course = _chart(inventory, state, runtimes, now, renew=True)
     caused = course if not course.is_due else _chart(inventory, state, runtimes, now, renew=False)
     live = _live_recipes(state)
+    access = access_changes(inventory, live)
     findings = sorted(_findings(inventory, state, runtimes, course, live), key=lambda one: one.order)
     plan = Plan(
         estate=inventory.name,
@@ -71,8 +73,8 @@ def make_plan(inventory: Inventory, state: State, runtimes: Mapping[str, Runtime
         serial=state.serial,
         inventory_digest=inventory.digest,
         created_at=now,
-        access=access_changes(inventory, live),
-        risks=placement_risks(inventory, live, course.desired),
+        access=access,
+        risks=(*opening_risks(access), *placement_risks(inventory, live, course.desired)),
         authority_changes=tuple(_authority_changes(caused, caused, state, now)),
         certificate_changes=tuple(_certificate_changes(caused, caused, state)),
         service_changes=service_changes(live, caused.desired),

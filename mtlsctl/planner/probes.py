@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from math import gcd
 from typing import TYPE_CHECKING
 
+from mtlsctl.model.credential import KeyUsage
 from mtlsctl.model.probe import Expectation, Presented, Probe
 from mtlsctl.model.release import Endpoint
-from mtlsctl.model.topology import Authorize, InstanceId, ListenerId, TrustModel
+from mtlsctl.model.topology import Authorize, ClientCertificate, InstanceId, ListenerId, TrustModel
+from mtlsctl.planner.identities import calls_by_service, usages_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -38,11 +40,14 @@ class ProbePlan:
 def make_probes(inventory: Inventory, *, quick: bool = False, at_most: int = ALL_PAIRS) -> ProbePlan:
     """Declared callers, every undeclared service, no certificate, a foreign CA, expired, wrong usage; each protocol.
 
-    And once for each listener of an instance, never left out: HTTP without TLS, what it shows before it knows who
-    calls, and each protocol version that is not declared. With `quick` no crafted certificates.
+    Where a listener lets anybody in, no certificate is to get in too; at one that asks for none nothing else can be
+    told apart, so nobody but the declared callers is tried there. And once for each listener of an instance, never
+    left out: HTTP without TLS, what it shows before it knows who calls, and each protocol version that is not
+    declared. With `quick` no crafted certificates.
     """
     kinds = QUICK if quick else CRAFTED
-    allowed = [probe for door in _doors(inventory) for probe in _declared(inventory, door)]
+    clients = _clients(inventory)
+    allowed = [probe for door in _doors(inventory) for probe in _declared(inventory, door, clients)]
     once = [probe for door in _doors(inventory) for probe in _once(door)]
     refused = list(_refused(inventory, kinds))
     total = sum(len(one) for one in refused)
@@ -88,8 +93,24 @@ def _doors(inventory: Inventory) -> Iterator[_Door]:
                     yield _Door(service=service, listener=listener, endpoint=place, protocol=protocol)
 
 
-def _declared(inventory: Inventory, door: _Door) -> Iterator[Probe]:
+def _clients(inventory: Inventory) -> frozenset[str]:
+    """The services whose certificates are for clients."""
+    calls = calls_by_service(inventory)
+    return frozenset(
+        service.name
+        for service in inventory.services.values()
+        if KeyUsage.CLIENT_AUTH in usages_of(service, calls.get(service.name, []))
+    )
+
+
+def _declared(inventory: Inventory, door: _Door, clients: frozenset[str]) -> Iterator[Probe]:
+    """Declared callers; and whoever shows no certificate, where the door is declared to let them in."""
+    if door.listener.client_certificate is not ClientCertificate.REQUIRED:
+        yield _probe(door, Presented.NO_CERTIFICATE, None, Expectation.ALLOWED)
+    declared = {caller.service for caller in door.listener.callers}
     for caller in _welcome(inventory, door):
+        if caller not in declared and caller not in clients:
+            continue  # A member that never calls would be refused for its key usage, until it calls somebody.
         for instance in inventory.services[caller].instances:
             yield _probe(door, Presented.DELIVERED, instance, Expectation.ALLOWED)
 
@@ -97,7 +118,8 @@ def _declared(inventory: Inventory, door: _Door) -> Iterator[Probe]:
 def _welcome(inventory: Inventory, door: _Door) -> list[str]:
     """Declared callers; with `authorize: any-member` all that the CAs of these vouch for."""
     callers = [caller.service for caller in door.listener.callers]
-    is_shared = any(inventory.services[caller].trust is TrustModel.SHARED_CA for caller in callers)
+    asks = door.listener.client_certificate is not ClientCertificate.NONE
+    is_shared = asks and any(inventory.services[caller].trust is TrustModel.SHARED_CA for caller in callers)
     if door.listener.authorize is Authorize.CALLERS or not is_shared:
         return callers
     members = [one.name for one in inventory.services.values() if one.trust is TrustModel.SHARED_CA]
@@ -149,16 +171,22 @@ def _refused(inventory: Inventory, kinds: tuple[Presented, ...]) -> Iterator[_Re
     for place, instance in enumerate(everybody):
         places[instance.service].append(place)
     for door in _doors(inventory):
+        mode = door.listener.client_certificate
+        if mode is ClientCertificate.NONE:
+            continue
         callers = _welcome(inventory, door)
         imitated = _imitated(inventory, door, callers)
         signs_itself = inventory.services[imitated.service].trust is TrustModel.PINNED
-        yield _Refused(
+        wanted = kinds if mode is ClientCertificate.REQUIRED else _wrong(kinds)
+        refused = _Refused(
             door=door,
             everybody=everybody,
             welcome=tuple(sorted(place for service in {*callers, door.service.name} for place in places[service])),
-            kinds=tuple(kind for kind in kinds if kind not in _BY_A_CA) if signs_itself else kinds,
+            kinds=tuple(kind for kind in wanted if kind not in _BY_A_CA) if signs_itself else wanted,
             imitated=imitated,
         )
+        if len(refused):
+            yield refused
 
 
 def _imitated(inventory: Inventory, door: _Door, callers: list[str]) -> InstanceId:
@@ -167,6 +195,10 @@ def _imitated(inventory: Inventory, door: _Door, callers: list[str]) -> Instance
         return door.endpoint.instance
     under_a_ca = (one for one in callers if inventory.services[one].trust is not TrustModel.PINNED)
     return inventory.services[next(under_a_ca, callers[0])].instances[0]
+
+
+def _wrong(kinds: tuple[Presented, ...]) -> tuple[Presented, ...]:
+    return tuple(one for one in kinds if one is not Presented.NO_CERTIFICATE)
 
 
 def _probe(door: _Door, presented: Presented, caller: InstanceId | None, expected: Expectation) -> Probe:

@@ -6,15 +6,15 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 from mtlsctl.model.diagnostic import Diagnostic, Severity
-from mtlsctl.model.plan import Risk
-from mtlsctl.model.topology import Authorize, ClientCertificate, TrustModel
+from mtlsctl.model.plan import Op, Risk
+from mtlsctl.model.topology import ANYBODY, Authorize, ClientCertificate, TrustModel
 from mtlsctl.model.trust import NAME_BYTES_LIMIT, NAME_BYTES_WARN, common_name_of, name_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from mtlsctl.model.diagnostic import Span
-    from mtlsctl.model.plan import Step
+    from mtlsctl.model.plan import AccessChange, Step
     from mtlsctl.model.release import Recipe, ServedListener
     from mtlsctl.model.runtime import Runtime
     from mtlsctl.model.topology import InstanceId, Inventory, Listener, ProcessId, Service
@@ -23,6 +23,7 @@ CANNOT_ENFORCE = "M2001"
 ONE_STORE = "M2002"
 REFUSE_ALL = "M2003"
 BY_NAME = "M2004"
+CANNOT_FORWARD = "M2005"
 NAME_BUDGET = "M2010"
 PORT_PASSES_ON = "M2011"
 RUNTIME_CHANGES = "M2012"
@@ -30,11 +31,13 @@ ADDRESS_OF_SOCKET_CHANGES = "M2013"
 PROCESS_NAME = "M2014"
 NEW_PLACEMENT = "M2101"
 MOVED_FOLDER = "M2102"
+OPEN_TO_ANYBODY = "M2103"
 
 MEANINGS = {
-    CANNOT_ENFORCE: "the runtime cannot refuse an undeclared caller by what it trusts",
+    CANNOT_ENFORCE: "the runtime cannot refuse an undeclared caller as the listener is to refuse it",
     ONE_STORE: "one store for all that a service trusts would let in a caller that is not declared there",
     REFUSE_ALL: "the runtime cannot be told to refuse everybody, and nobody is declared to call",
+    CANNOT_FORWARD: "the runtime cannot tell the program behind it in this form who called",
     BY_NAME: "the runtime cannot tell the members of a shared CA apart",
     NAME_BUDGET: "the names of the trusted CAs do not fit into a TLS handshake",
     PORT_PASSES_ON: "a port passes from one owner to another, which cannot be done without a gap",
@@ -43,6 +46,7 @@ MEANINGS = {
     PROCESS_NAME: "a service has the name of a runtime's process on the same host",
     NEW_PLACEMENT: "a service's key goes to a host for the first time",
     MOVED_FOLDER: "a host's folder is another now",
+    OPEN_TO_ANYBODY: "a listener begins to let in whoever comes without a certificate",
 }
 
 
@@ -66,39 +70,30 @@ def enforcement_refusals(
     if not service.listeners:
         return
     able = runtime.enforcement
-    if not able.anchors:
+    asking = [one for one in service.listeners if one.client_certificate is not ClientCertificate.NONE]
+    if asking and not able.anchors:
         yield _refusal(CANNOT_ENFORCE, service, f"{runtime.name} cannot choose whom to trust")
-    if not able.separate_trust:
-        yield from _one_store_refusals(service, runtime, callees, models)
+    if asking and not able.separate_trust:
+        yield from _one_store_refusals(service, asking, runtime, set(callees), models)
     for listener in service.listeners:
-        if not able.identifiers and _needs_names(listener, models):
-            yield Diagnostic(
-                code=BY_NAME,
-                message=f"callers of `{service.name}` share a CA, and {runtime.name} cannot tell its members apart",
-                span=listener.span,
-                help="use `trust: { model: service-ca }` for the callers, or say `authorize: any-member` here",
-            )
-        if not listener.callers and not able.refuse_all:
-            yield Diagnostic(
-                code=REFUSE_ALL,
-                message=f"nobody may call `{service.name}`, and {runtime.name} cannot be told to refuse everybody",
-                span=listener.span,
-                help="declare a caller, or remove the listener",
-            )
+        yield from _refused_at(listener, service, runtime, models)
 
 
 def _one_store_refusals(
-    service: Service, runtime: Runtime, callees: Iterable[str], models: Mapping[str, TrustModel]
+    service: Service,
+    asking: Sequence[Listener],
+    runtime: Runtime,
+    called: set[str],
+    models: Mapping[str, TrustModel],
 ) -> Iterator[Diagnostic]:
     """Whoever is in the one store, as a callee or as a caller of another listener, gets in everywhere."""
-    called = set(callees)
-    callers = {caller.service for listener in service.listeners for caller in listener.callers}
+    callers = {caller.service for listener in asking for caller in listener.callers}
     if any(models[one] is TrustModel.SHARED_CA for one in called):
-        yield from _members_of_one_store(service, runtime)
+        yield from _members_of_one_store(service, asking, runtime)
     for undeclared in sorted(called - callers):
         message = f"{runtime.name} has one store: `{undeclared}` is called by `{service.name}` and could call it"
         yield _refusal(ONE_STORE, service, message)
-    for listener in service.listeners:
+    for listener in asking:
         for undeclared in sorted(callers - {caller.service for caller in listener.callers}):
             if models[undeclared] is TrustModel.SHARED_CA and listener.authorize is not Authorize.CALLERS:
                 continue  # every member is let in there, as the inventory says
@@ -108,9 +103,44 @@ def _one_store_refusals(
             yield _refusal(ONE_STORE, service, message)
 
 
-def _members_of_one_store(service: Service, runtime: Runtime) -> Iterator[Diagnostic]:
+def _refused_at(
+    listener: Listener, service: Service, runtime: Runtime, models: Mapping[str, TrustModel]
+) -> Iterator[Diagnostic]:
+    able, mode = runtime.enforcement, listener.client_certificate
+    if mode not in able.client_certificate:
+        yield Diagnostic(
+            code=CANNOT_ENFORCE,
+            message=f"{runtime.name} cannot enforce `client_certificate: {mode}`",
+            span=listener.span,
+            help="use a runtime that can enforce it",
+        )
+    form = listener.forward_identity
+    if form is not None and form not in able.forward_identity:
+        yield Diagnostic(
+            code=CANNOT_FORWARD,
+            message=f"{runtime.name} cannot forward the caller's identity as `{form}`",
+            span=listener.span,
+            help=able.why_not(form),
+        )
+    if not able.identifiers and _needs_names(listener, models):
+        yield Diagnostic(
+            code=BY_NAME,
+            message=f"callers of `{service.name}` share a CA, and {runtime.name} cannot tell its members apart",
+            span=listener.span,
+            help="use `trust: { model: service-ca }` for the callers, or say `authorize: any-member` here",
+        )
+    if mode is not ClientCertificate.NONE and not listener.callers and not able.refuse_all:
+        yield Diagnostic(
+            code=REFUSE_ALL,
+            message=f"nobody may call `{service.name}`, and {runtime.name} cannot be told to refuse everybody",
+            span=listener.span,
+            help="declare a caller, or remove the listener",
+        )
+
+
+def _members_of_one_store(service: Service, asking: Iterable[Listener], runtime: Runtime) -> Iterator[Diagnostic]:
     """To believe one member of the shared CA is to believe all; with one store they could call, too."""
-    if any(listener.authorize is Authorize.CALLERS for listener in service.listeners):
+    if any(listener.authorize is Authorize.CALLERS for listener in asking):
         message = f"{runtime.name} has one store: every member of the shared CA could call `{service.name}`"
         yield _refusal(ONE_STORE, service, message)
 
@@ -214,6 +244,19 @@ def _conflicts(owners: Mapping[Claim, set[str]]) -> Iterator[tuple[Claim, Claim]
             shared = first.process == second.process and first.service != second.service
             if not shared or owners[first] & owners[second] or first.address != second.address:
                 yield first, second
+
+
+def opening_risks(access: Iterable[AccessChange]) -> tuple[Risk, ...]:
+    """Doors that begin to let in whoever shows no certificate: anybody who reaches them, not the declared callers."""
+    return tuple(
+        Risk(
+            code=OPEN_TO_ANYBODY,
+            summary=f"anybody who reaches {change.edge.listener}:{change.port} may call it without a certificate",
+            span=change.span,
+        )
+        for change in access
+        if change.op is Op.ADD and change.edge.caller == ANYBODY
+    )
 
 
 def placement_risks(

@@ -68,6 +68,7 @@ def served_listener(listener: Listener, host: Host, anchors_of: Mapping[str, fro
         protocols=listener.protocols,
         callers=callers,
         policy=callers_policy(callers, listener.authorize, anchors_of) if asks else NOBODY,
+        forward_identity=listener.forward_identity,
     )
 
 
@@ -93,6 +94,7 @@ def callee_of(
         endpoints=tuple(sorted(endpoints)),
         server_name=service.names[0].value,
         policy=PeerPolicy(anchors=anchors),
+        asks=listener.client_certificate is not ClientCertificate.NONE,
     )
 
 

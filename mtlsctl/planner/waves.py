@@ -126,6 +126,8 @@ def _widened_callee(
         new,
         endpoints=endpoints,
         server_name=old.server_name,
+        # The old leaf need not be for clients, and the new one need not be any more: each goes with its own calls.
+        asks=new.asks if dial_new_ports else old.asks,
         policy=PeerPolicy(anchors=anchors | old.policy.anchors),
     )
 

@@ -12,11 +12,13 @@
   `none`), `protocols` (of `1.2`, `1.3`), `clients_trust` (absolute path of the callers' anchors, none when nobody may
   call), `verify_depth` (CA certificates in the longest chain minus one), `callers` (service names), `members` (none
   when the anchors alone say who gets in; else each leaf that does, with `issuer` and `subject`, RFC 4514 texts that
-  are compared as wholes).
+  are compared as wholes), `forward_identity` (none, or how the program behind is to be told who called, once what the
+  caller said about that was removed: `headers` as `X-SSL-Client-*`, `rfc9440` as `Client-Cert`).
 - `callees`: each with `name` (`service`, or `service.listener` when it is not the main one; the stem of its files),
   `service`, `listener`, `server_name` (the name to send and to check), `endpoints` (each with `address`, `port`,
   `place`), `ports` (each with `port`, its `endpoints`, and `addresses`: those of its endpoints joined by commas,
-  none unless all are numeric), `servers_trust` (absolute path of the callee's anchors), `verify_depth`.
+  none unless all are numeric), `servers_trust` (absolute path of the callee's anchors), `verify_depth`, `asks` (whether
+  it asks for a certificate; if not, none is to be shown).
 - `settings`: every setting of the manifest, none when absent, but for a password. A `callee_ports` setting maps callee
   names to ports; a `choice` is one of its words, to compare with.
 - `stores`: absolute paths of the manifest's stores, none where the release holds no such store: `key`, `all_servers`,
@@ -33,7 +35,7 @@
 - `longest_name`: the length of the longest server name, in characters.
 
 Values are `Untrusted` and pass a quoting filter on their way out, but for ports, depths, lengths (numbers) and for
-`client_certificate` and `protocols` (a closed set of words, to compare with and not to print).
+`client_certificate`, `forward_identity` and `protocols` (a closed set of words, to compare with and not to print).
 """
 
 from __future__ import annotations
@@ -116,6 +118,7 @@ class ListenerView:
     name: Untrusted
     sockets: tuple[PlaceView, ...]
     client_certificate: str
+    forward_identity: str | None
     protocols: tuple[str, ...]
     clients_trust: Untrusted | None
     verify_depth: int
@@ -140,6 +143,7 @@ class CalleeView:
     ports: tuple[PortView, ...]
     servers_trust: Untrusted
     verify_depth: int
+    asks: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +211,7 @@ def listener_view(served: ServedListener, folder: str, subjects: Mapping[TrustAn
         name=Untrusted(label(served.name)),
         sockets=tuple(place_view(socket.address, socket.port) for socket in served.sockets),
         client_certificate=served.client_certificate.value,
+        forward_identity=None if served.forward_identity is None else served.forward_identity.value,
         protocols=checked_protocols(served.protocols),
         clients_trust=Untrusted(f"{folder}/{clients_file(served)}") if lets_in else None,
         verify_depth=0,
@@ -232,6 +237,7 @@ def callee_view(callee: Callee, folder: str) -> CalleeView:
         ports=tuple(_port_view(port, callee.endpoints) for port in sorted({one.port for one in callee.endpoints})),
         servers_trust=Untrusted(f"{folder}/{servers_file(callee.listener)}"),
         verify_depth=0,
+        asks=callee.asks,
     )
 
 

@@ -7,9 +7,9 @@ take the time that a whole plan may, and nodes know their lines.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from enum import StrEnum
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 import yaml
 
@@ -28,6 +28,7 @@ from mtlsctl.model.runtime import (
     Setting,
     SettingType,
 )
+from mtlsctl.model.topology import ClientCertificate, ForwardIdentity
 from mtlsctl.render import codes
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ _TEMPLATE = re.compile(r"[A-Za-z0-9._-]+\.j2")
 _OURS = ("tls.crt", "tls.key", "clients", "servers")
 _FILES_OF_OURS = ("tls.crt/", "tls.key/")
 _LARGEST = 65_536
+_OPTIONAL = ("client_certificate", "forward_identity")
+"""What `enforces` need not say; then it cannot."""
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -338,9 +341,43 @@ def _path_problem(path: str, each: str | None) -> str | None:
 
 
 def _enforcement(reading: _Reading, node: yaml.Node) -> Enforcement:
-    names = tuple(field.name for field in fields(Enforcement))
-    parts = reading.record(node, "`enforces`", names)
-    return Enforcement(**{name: reading.switch(parts[name], f"`{name}`") for name in names})
+    names = tuple(field.name for field in fields(Enforcement) if field.default is MISSING)
+    parts = reading.record(node, "`enforces`", names, _OPTIONAL)
+    return Enforcement(
+        **{name: reading.switch(parts[name], f"`{name}`") for name in names},
+        client_certificate=_modes(reading, parts.get("client_certificate")),
+        **_forwarding(reading, parts.get("forward_identity")),
+    )
+
+
+class _Forwarding(TypedDict):
+    forward_identity: frozenset[ForwardIdentity]
+    cannot_forward: tuple[tuple[ForwardIdentity, str], ...]
+
+
+def _forwarding(reading: _Reading, node: yaml.Node | None) -> _Forwarding:
+    """Each form with `true`, or with the reason why not; a form that is not named it cannot."""
+    able: set[ForwardIdentity] = set()
+    reasons: list[tuple[ForwardIdentity, str]] = []
+    for name, value in (reading.entries(node, "`forward_identity`") if node is not None else {}).items():
+        if name not in {form.value for form in ForwardIdentity}:
+            raise reading.wrong(f"a form of `forward_identity` is one of {', '.join(ForwardIdentity)}", value)
+        text = reading.text(value, f"`{name}`, `true` or the reason why not,")
+        if text == "true":
+            able.add(ForwardIdentity(name))
+        else:
+            reasons.append((ForwardIdentity(name), text))
+    return {"forward_identity": frozenset(able), "cannot_forward": tuple(reasons)}
+
+
+def _modes(reading: _Reading, node: yaml.Node | None) -> frozenset[ClientCertificate]:
+    """What a manifest does not claim is refused: `required` alone unless it says more."""
+    if node is None:
+        return frozenset({ClientCertificate.REQUIRED})
+    return frozenset(
+        reading.word(one, "a mode of `client_certificate`", ClientCertificate)
+        for one in reading.items(node, "`client_certificate`")
+    )
 
 
 def _settings(reading: _Reading, node: yaml.Node | None, reserved: frozenset[str]) -> Iterator[Setting]:

@@ -188,7 +188,7 @@ def compare_first_flight(expected: Served, address: str, port: int, *, timeout_s
     if not differences and expected.ca_names and flight.ca_names == () and not expected.may_name_none:
         return _doubtful("names no CA, so whom it trusts cannot be told")
     observed = Observation.ALLOWED if differences else Observation.REFUSED
-    evidence = ", ".join(differences) or _agreement(flight)
+    evidence = ", ".join(differences) or _agreement(expected, flight)
     return Shown(observed=observed, evidence=evidence, served_sha256=_sha256(flight))
 
 
@@ -197,7 +197,9 @@ def _judge_closed_door(expected: Served, name: str) -> Shown:
     return Shown(observed=Observation.REFUSED, evidence=f"alert {name}") if is_refusal else _doubtful(f"alert {name}")
 
 
-def _agreement(flight: FirstFlight) -> str:
+def _agreement(expected: Served, flight: FirstFlight) -> str:
+    if not expected.asks:
+        return "serves what was applied, asks for no certificate"
     return "serves what was applied" if flight.ca_names else "serves what was applied, names no CA"
 
 
@@ -205,6 +207,8 @@ def _differences(expected: Served, flight: FirstFlight) -> Iterable[str]:
     served = _sha256(flight) or ""
     if expected.certificate_sha256 is not None and served != expected.certificate_sha256:
         yield f"serves certificate {served[:16]}, not the applied {expected.certificate_sha256[:16]}"
+    if not expected.asks and flight.ca_names is not None:
+        yield "asks for a client certificate, and none is declared"
     if expected.ca_names is None or (flight.ca_names is None and flight.protocol == "1.3"):
         return
     if flight.ca_names is None:

@@ -223,6 +223,16 @@ def is_proof_of_service(seen: Seen) -> bool:
     return seen.ending is Ending.ANSWERED and not seen.refusal_page and seen.http_status != _MISDIRECTED
 
 
+def is_sure_refusal(seen: Seen) -> bool:
+    """Whether a call was turned away for its certificate, or for having none, by the server's own word.
+
+    In TLS 1.2 a server that misses one says `handshake_failure` (RFC 5246 section 7.4.6): call this of a server that
+    was seen to shake hands.
+    """
+    alerts = CERTIFICATE_ALERTS | {"handshake_failure"}
+    return seen.refusal_page or (seen.ending is Ending.ALERT and seen.detail in alerts)
+
+
 def observe(seen: Seen, expected: Expectation, *, proven: bool) -> Observation:  # noqa: PLR0911  one for each ending
     """What a call proves. `proven`: the same door was seen to serve a declared caller with the same protocol.
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mtlsctl.errors import DeliveryError
+from mtlsctl.verify.handshake import call, is_proof_of_service, is_sure_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -62,7 +63,9 @@ class FirstFlight:
 class Served:
     """What a socket is to show for a name.
 
-    `certificate_sha256` None: the handshake is to be refused whoever calls. `ca_names` None: not compared.
+    `certificate_sha256` None: the handshake is to be refused whoever calls. `ca_names` None: not compared; with
+    `asks` false no certificate may be asked for. `lets_in_anybody`: whether one GET without a certificate is to be
+    answered; None does not try, as one that does not speak HTTP would not be told apart.
     `may_name_none`: a server may let in callers and name no CA (RFC 5246 section 7.4.4), as Python's does.
     """
 
@@ -72,6 +75,8 @@ class Served:
     certificate_sha256: str | None
     ca_names: frozenset[bytes] | None = None
     may_name_none: bool = True
+    asks: bool = True
+    lets_in_anybody: bool | None = None
 
 
 def read_first_flight(address: str, port: int, server_name: str, timeout_seconds: float) -> FirstFlight:
@@ -308,7 +313,23 @@ def _complaint(expected: Served, timeout_seconds: float) -> str | None:
     served = hashlib.sha256(flight.leaf_der).hexdigest()
     if served != expected.certificate_sha256:
         return f"serves certificate {served[:16]}, not {expected.certificate_sha256[:16]}"
-    return _complaint_about_names(expected.ca_names, flight)
+    if not expected.asks and flight.ca_names is not None:
+        return "asks for a client certificate"
+    return _complaint_about_names(expected.ca_names, flight) or _complaint_about_anybody(expected, timeout_seconds)
+
+
+def _complaint_about_anybody(expected: Served, timeout_seconds: float) -> str | None:
+    """Whether a certificate is needed does not show in the first flight; only a sure sign is complained about."""
+    if expected.lets_in_anybody is None:
+        return None
+    seen = call(
+        _asking_context(), expected.address, expected.port, expected.server_name, timeout_seconds=timeout_seconds
+    )
+    if expected.lets_in_anybody and is_sure_refusal(seen):
+        return f"refuses who shows no certificate ({seen.evidence})"
+    if not expected.lets_in_anybody and is_proof_of_service(seen):
+        return f"lets in who shows no certificate ({seen.evidence})"
+    return None
 
 
 def _complaint_about_names(expected: frozenset[bytes] | None, flight: FirstFlight) -> str | None:

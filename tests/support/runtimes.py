@@ -11,8 +11,18 @@ from mtlsctl.model.runtime import (
     Setting,
     SettingType,
 )
+from mtlsctl.model.topology import ClientCertificate, ForwardIdentity
 
-ABLE = Enforcement(anchors=True, identifiers=True, crls=True, separate_trust=True, refuse_all=True, server_names=True)
+ABLE = Enforcement(
+    anchors=True,
+    identifiers=True,
+    crls=True,
+    separate_trust=True,
+    refuse_all=True,
+    server_names=True,
+    client_certificate=frozenset(ClientCertificate),
+    forward_identity=frozenset(ForwardIdentity),
+)
 
 NGINX = Runtime(
     name="nginx",

@@ -14,6 +14,7 @@ from mtlsctl.model.topology import (
     CertificatePolicy,
     ClientCertificate,
     DirectoryHost,
+    ForwardIdentity,
     Inventory,
     Listener,
     Service,
@@ -184,6 +185,13 @@ class Topology:
             door = self.random.choice(service.listeners)
             self._set_door(service, door, replace(door, client_certificate=self.random.choice(MODES)))
 
+    def forward(self) -> None:
+        service = self._any_with_doors()
+        if service:
+            door = self.random.choice(service.listeners)
+            form = self.random.choice([None, *ForwardIdentity])
+            self._set_door(service, door, replace(door, forward_identity=form))
+
     def move_host(self) -> None:
         service = self._any()
         hosts = tuple(sorted(self.random.sample(sorted(self.hosts), self.random.randint(1, 2))))
@@ -230,6 +238,7 @@ class Topology:
             self.rename,
             self.move_port,
             self.change_mode,
+            self.forward,
             self.move_host,
             self.add_door,
             self.remove_service,

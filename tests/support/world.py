@@ -102,20 +102,10 @@ class World:
         assert authority.addresses or not leaf.addresses
 
     def _assert_made_for_its_use(self, recipe: Recipe) -> None:
-        """A pre-flight refuses a leaf that is not for what its release does; a call that was there may go on."""
+        """A pre-flight refuses a leaf that is not for what its release does."""
         usages = self.state.credentials[recipe.credential].profile.usages
-        before = self.recipe(recipe.instance)
-        old = before.callees if before is not None and before.credential == recipe.credential else ()
-        known = {callee.listener for callee in old}
-        new = [callee for callee in recipe.callees if callee.listener not in known]
         assert KeyUsage.SERVER_AUTH in usages or not recipe.listeners, recipe
-        assert KeyUsage.CLIENT_AUTH in usages or not any(map(self._is_asked_for, new)), recipe
-
-    def _is_asked_for(self, callee: Callee) -> bool:
-        """Whether a door that is dialled asks for a certificate now."""
-        servers = (self.recipe(endpoint.instance) for endpoint in callee.endpoints)
-        doors = (server.served(callee.listener.listener) for server in servers if server is not None)
-        return any(door is not None and door.client_certificate is ClientCertificate.REQUIRED for door in doors)
+        assert KeyUsage.CLIENT_AUTH in usages or not any(callee.asks for callee in recipe.callees), recipe
 
     def publish(self, step: Step) -> None:
         live = dict(self.state.live)
@@ -160,18 +150,19 @@ class World:
             and callee.server_name in shown.presented_names
             and KeyUsage.SERVER_AUTH in shown.usages
         )
-        return believed and self._lets_in(served, caller)
+        return believed and self._lets_in(served, caller, callee)
 
-    def _lets_in(self, served: ServedListener, caller: Recipe) -> bool:
+    def _lets_in(self, served: ServedListener, caller: Recipe, callee: Callee) -> bool:
+        """A certificate that is asked for and shown is judged, also where none is needed."""
         shown = self.state.credentials[caller.credential].profile
         policy, member = served.policy, Member(shown.anchor, caller.instance.service)
         is_known = shown.anchor in policy.anchors and (policy.members is None or member in policy.members)
         welcome = is_known and KeyUsage.CLIENT_AUTH in shown.usages
         match served.client_certificate:
             case ClientCertificate.REQUIRED:
-                return welcome
+                return callee.asks and welcome
             case ClientCertificate.OPTIONAL:
-                return welcome or KeyUsage.CLIENT_AUTH not in shown.usages
+                return welcome or not callee.asks
             case ClientCertificate.NONE:
                 return True
 

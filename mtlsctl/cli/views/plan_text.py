@@ -18,7 +18,7 @@ from mtlsctl.cli.views.page import (
     wrapped,
 )
 from mtlsctl.model.plan import Op, Wave
-from mtlsctl.model.topology import TrustModel
+from mtlsctl.model.topology import ANYBODY, TrustModel
 from mtlsctl.operations.saved_plan import summary_of
 
 if TYPE_CHECKING:
@@ -171,13 +171,20 @@ _ACCESS = {
 def access_rows(changes: Sequence[AccessChange], page: Page) -> list[tuple[Op, str, str, str]]:
     """(op, callers, listener with port, source). A long list has one row for each listener and op."""
     if page.full or len(changes) <= _ACCESS_ALONE:
-        return [
-            (one.op, one.edge.caller, f"{one.edge.listener}:{one.port}", _source_of(one)) for one in _ordered(changes)
-        ]
-    doors: dict[tuple[ListenerId, int, bool], list[AccessChange]] = defaultdict(list)
+        return [(one.op, caller_of(one.edge.caller), _door_of(one), _source_of(one)) for one in _ordered(changes)]
+    doors: dict[tuple[ListenerId, int, bool, bool], list[AccessChange]] = defaultdict(list)
     for one in changes:
-        doors[one.edge.listener, one.port, one.op != Op.ADD].append(one)
+        doors[one.edge.listener, one.port, one.op != Op.ADD, one.edge.caller != ANYBODY].append(one)
     return [_door_row(those) for _, those in sorted(doors.items())]
+
+
+def caller_of(name: str) -> str:
+    return "anybody" if name == ANYBODY else name
+
+
+def _door_of(change: AccessChange) -> str:
+    door = f"{change.edge.listener}:{change.port}"
+    return f"{door} without a certificate" if change.edge.caller == ANYBODY else door
 
 
 def _door_row(changes: Sequence[AccessChange]) -> tuple[Op, str, str, str]:
@@ -185,7 +192,7 @@ def _door_row(changes: Sequence[AccessChange]) -> tuple[Op, str, str, str]:
     by_caller = {one.edge.caller: one for one in changes}
     callers = sorted(by_caller)
     first = by_caller[callers[0]]
-    return first.op, ", ".join(callers), f"{first.edge.listener}:{first.port}", _source_of(first)
+    return first.op, ", ".join(map(caller_of, callers)), _door_of(first), _source_of(first)
 
 
 def _ordered(changes: Sequence[AccessChange]) -> list[AccessChange]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from mtlsctl import __version__
 from mtlsctl.cli.views.page import Tone, columns, wrapped
+from mtlsctl.model.topology import ClientCertificate, ForwardIdentity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,6 +71,8 @@ def _document(one: Runtime) -> dict[str, object]:
             "separate_trust": able.separate_trust,
             "refuse_all": able.refuse_all,
             "server_names": able.server_names,
+            "client_certificate": [mode.value for mode in ClientCertificate if mode in able.client_certificate],
+            "forward_identity": [form.value for form in ForwardIdentity if form in able.forward_identity],
         },
         "settings": [
             {

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 from mtlsctl import __version__
 from mtlsctl.cli.views.page import Tone, columns, escaped, relative, shortened, stamp
+from mtlsctl.model.topology import ANYBODY, ClientCertificate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
     from mtlsctl.cli.views.page import Page
+    from mtlsctl.model.release import ServedListener
     from mtlsctl.model.state import Live, State
 
 
@@ -35,9 +37,14 @@ def _row(live: Live, state: State, now: datetime) -> list[str]:
         live.receipt.release,
         "unknown" if credential is None else f"{credential.profile.authority}, {credential.serial[:8]}...",
         "" if credential is None else relative(credential.not_after, now),
-        " ".join(caller for served in recipe.listeners for caller in served.callers) or "-",
+        " ".join(who for served in recipe.listeners for who in _let_in(served)) or "-",
         " ".join(str(callee.listener) for callee in recipe.callees) or "-",
     ]
+
+
+def _let_in(served: ServedListener) -> list[str]:
+    is_open = served.client_certificate is not ClientCertificate.REQUIRED
+    return [*served.callers, *(["anybody"] if is_open else [])]
 
 
 def show_document(state: State) -> dict[str, object]:
@@ -69,6 +76,7 @@ def _live(live: Live, state: State) -> dict[str, object]:
             {
                 "name": served.name,
                 "sockets": [{"address": socket.address, "port": socket.port} for socket in served.sockets],
+                "client_certificate": served.client_certificate.value,
                 "callers": list(served.callers),
                 "anchors": [str(anchor) for anchor in sorted(served.policy.anchors)],
             }
@@ -88,6 +96,12 @@ def _live(live: Live, state: State) -> dict[str, object]:
     }
 
 
+def _call(grant: Mapping[str, str], words: str) -> str:
+    if grant["caller"] == ANYBODY:
+        return f"anybody {words} {grant['listener']} without a certificate"
+    return f"{grant['caller']} {words} {grant['listener']}"
+
+
 def saved_plan_text(document: Mapping[str, object]) -> str:
     """A saved plan, read again from its file: access first, then each action in a line."""
     plain: dict = dict(document)  # type: ignore[type-arg]  # a document whose checksum held
@@ -99,7 +113,7 @@ def saved_plan_text(document: Mapping[str, object]) -> str:
         "",
         "Access changes",
     ]
-    lines += [f"  {signs[one['op']]} {one['caller']} {words[one['op']]} {one['listener']}" for one in plain["grants"]]
+    lines += [f"  {signs[one['op']]} {_call(one, words[one['op']])}" for one in plain["grants"]]
     lines += ["  none"] * (not plain["grants"])
     lines += [f"  ! {one['code']} {escaped(one['summary'])}" for one in plain["risks"]]
     lines += [

@@ -63,7 +63,7 @@ class VerifyScreen:
 
 
 def verify_text(screen: VerifyScreen, page: Page) -> str:
-    blocks = [_legend(screen, page), *_matrix(screen, page)]
+    blocks = [_legend(screen, page), *_matrix(screen, page), *_open_to_anybody(screen, page)]
     blocks += ["\n".join(_findings(screen, verdict, page)) for verdict in _WORST_FIRST if screen.count(verdict)]
     blocks.append(_unbroken(wrapped(counts_line(screen), width=page.width, first="", rest="  ")))
     return "\n\n".join(blocks) + "\n"
@@ -166,6 +166,19 @@ def _cell(outcomes: Sequence[Outcome], page: Page) -> tuple[str, Tone | None]:
             return page.symbol(name), tone
     allowed = any(one.probe.expected is Expectation.ALLOWED for one in outcomes)
     return (page.symbol("ok"), Tone.ADD) if allowed else (page.symbol("refused"), None)
+
+
+def _open_to_anybody(screen: VerifyScreen, page: Page) -> list[str]:
+    """Said whatever was seen there: a tick in such a row proves less than in any other."""
+    doors = {
+        row_of(one.probe)
+        for one in screen.outcomes
+        if one.probe.presented is Presented.NO_CERTIFICATE and one.probe.expected is Expectation.ALLOWED
+    }
+    if not doors:
+        return []
+    text = f"Declared to let in anybody without a certificate: {', '.join(sorted(doors))}"
+    return [_unbroken(wrapped(text, width=page.width, first="", rest="  "))]
 
 
 # --- what went wrong ------------------------------------------------------------------------------------------------

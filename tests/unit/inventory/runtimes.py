@@ -15,6 +15,7 @@ from mtlsctl.model.runtime import (
     Setting,
     SettingType,
 )
+from mtlsctl.model.topology import ClientCertificate, ForwardIdentity
 
 
 def runtime(
@@ -25,6 +26,9 @@ def runtime(
     settings: tuple[tuple[str, SettingType, bool], ...] = (),
     refuse_all: bool = True,
     server_names: bool = False,
+    modes: tuple[ClientCertificate, ...] = tuple(ClientCertificate),
+    forwards: tuple[ForwardIdentity, ...] = (),
+    cannot_forward: tuple[tuple[ForwardIdentity, str], ...] = (),
 ) -> Runtime:
     return Runtime(
         name=name,
@@ -41,6 +45,9 @@ def runtime(
             separate_trust=True,
             refuse_all=refuse_all,
             server_names=server_names,
+            client_certificate=frozenset(modes),
+            forward_identity=frozenset(forwards),
+            cannot_forward=cannot_forward,
         ),
         settings=tuple(
             Setting(name=one, type=kind, required=required, description="") for one, kind, required in settings
@@ -56,11 +63,18 @@ STRICT_SETTINGS = (("workers", SettingType.INTEGER, True), ("quiet", SettingType
 RUNTIMES = {
     one.name: one
     for one in (
-        runtime("nginx", scope=ProcessScope.HOST, settings=NGINX_SETTINGS, server_names=True),
+        runtime(
+            "nginx",
+            scope=ProcessScope.HOST,
+            settings=NGINX_SETTINGS,
+            server_names=True,
+            forwards=(ForwardIdentity.HEADERS,),
+            cannot_forward=((ForwardIdentity.RFC9440, "no variable holds the certificate so"),),
+        ),
         runtime("node"),
         runtime("pem"),
         runtime("curl", roles=(Role.CALLER,)),
-        runtime("door", roles=(Role.SERVER,), refuse_all=False),
+        runtime("door", roles=(Role.SERVER,), refuse_all=False, modes=(ClientCertificate.REQUIRED,)),
         runtime("strict", settings=STRICT_SETTINGS),
     )
 }

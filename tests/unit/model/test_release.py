@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import fields, replace
 from typing import Any
 
@@ -21,7 +22,7 @@ from mtlsctl.model.release import (
     recipe_to_json,
     release_digest,
 )
-from mtlsctl.model.topology import ClientCertificate, InstanceId, ListenerId, ProcessId
+from mtlsctl.model.topology import ClientCertificate, ForwardIdentity, InstanceId, ListenerId, ProcessId
 from mtlsctl.model.trust import Member, PeerPolicy
 
 MAIL = InstanceId("mail", "web1")
@@ -76,6 +77,16 @@ def test_a_recipe_comes_back_from_json() -> None:
     again = recipe_from_json(json.loads(json.dumps(recipe_to_json(RECIPE))))
     assert again == RECIPE
     assert [type(value) for _, value in RECIPE.settings] == [type(value) for _, value in again.settings]
+
+
+def test_a_one_way_call_and_a_door_that_forwards_come_back_from_json_and_any_other_is_written_as_it_always_was() -> (
+    None
+):
+    one_way = replace(RECIPE, callees=(replace(CALLED, asks=False),))
+    assert one_way == recipe_from_json(recipe_to_json(one_way))
+    forwarding = replace(RECIPE, listeners=(replace(SERVED, forward_identity=ForwardIdentity.HEADERS),))
+    assert forwarding == recipe_from_json(recipe_to_json(forwarding))
+    assert not {"asks", "forward_identity"} & set(re.findall("[a-z_]+", json.dumps(recipe_to_json(RECIPE))))
 
 
 def test_recipes_may_share_their_callees() -> None:
@@ -137,8 +148,9 @@ def test_whatever_differs_is_another_recipe(name: str) -> None:
         replace(SERVED, policy=PeerPolicy(anchors=frozenset())),
         replace(SERVED, policy=replace(TRUSTED, members=frozenset())),
         replace(SERVED, name="api"),
+        replace(SERVED, forward_identity=ForwardIdentity.HEADERS),
     ],
-    ids=["sockets", "mode", "protocols", "callers", "anchors", "members", "name"],
+    ids=["sockets", "mode", "protocols", "callers", "anchors", "members", "name", "forwarding"],
 )
 def test_whatever_differs_at_a_door_is_another_recipe(other: ServedListener) -> None:
     assert replace(RECIPE, listeners=(other,)).digest != RECIPE.digest
@@ -151,8 +163,9 @@ def test_whatever_differs_at_a_door_is_another_recipe(other: ServedListener) -> 
         replace(CALLED, endpoints=()),
         replace(CALLED, policy=TRUSTED),
         replace(CALLED, listener=ListenerId("schedule", "api")),
+        replace(CALLED, asks=False),
     ],
-    ids=["name", "endpoints", "anchors", "listener"],
+    ids=["name", "endpoints", "anchors", "listener", "one-way"],
 )
 def test_whatever_differs_at_a_call_is_another_recipe(other: Callee) -> None:
     assert replace(RECIPE, callees=(other,)).digest != RECIPE.digest

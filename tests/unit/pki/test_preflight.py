@@ -331,6 +331,10 @@ def test_addresses_of_the_recipe_have_to_be_presented_too() -> None:
 def test_a_listener_needs_server_auth_and_a_caller_client_auth() -> None:
     assert "M7207 tls.crt is not for servers" in refusal(staged(leaf=leaf_of(KeyUsage.CLIENT_AUTH)))
     assert "M7207 tls.crt is not for clients" in refusal(staged(leaf=leaf_of(KeyUsage.SERVER_AUTH)))
+    one_way = replace(RECIPE, callees=tuple(replace(callee, asks=False) for callee in RECIPE.callees))
+    assert () == staged(leaf=leaf_of(KeyUsage.SERVER_AUTH), recipe=one_way).inspect()
+    mixed = replace(RECIPE, callees=(RECIPE.callees[0], *one_way.callees[1:]))
+    assert "M7207 tls.crt is not for clients" in refusal(staged(leaf=leaf_of(KeyUsage.SERVER_AUTH), recipe=mixed))
     calls_only = replace(RECIPE, listeners=())
     assert () == staged({"clients/main.pem": None}, leaf=leaf_of(KeyUsage.CLIENT_AUTH), recipe=calls_only).inspect()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mtlsctl.model.plan import AccessChange, Op, StepId, Wave
-from mtlsctl.model.topology import AuthorityPolicy, Bind, ClientCertificate, Edge, ListenerId
+from mtlsctl.model.topology import ANYBODY, AuthorityPolicy, Bind, ClientCertificate, Edge, ForwardIdentity, ListenerId
 from mtlsctl.planner.plan import make_plan
 from tests.support.estates import applied, apply, at, changed, door, estate, host, line, plan_of, service, without
 from tests.support.runtimes import NGINX, RUNTIMES
@@ -107,6 +107,47 @@ def test_a_call_to_another_door_of_the_same_service_is_another_call() -> None:
     assert [(Op.ADD, "mail -> schedule:api", 9443), (Op.REMOVE, "mail -> schedule", 8443)] == ops
 
 
+def open_door(mode: ClientCertificate) -> Inventory:
+    return changed(CALENDAR, "schedule", listeners=(door("mail", client_certificate=mode),))
+
+
+ANYBODY_THERE = Edge(ANYBODY, ListenerId("schedule", "main"))
+LOOSE = [ClientCertificate.OPTIONAL, ClientCertificate.NONE]
+
+
+@pytest.mark.parametrize("mode", LOOSE)
+def test_a_door_that_begins_to_let_in_anybody_is_a_change_of_access_and_a_risk(mode: ClientCertificate) -> None:
+    plan = plan_of(open_door(mode), applied(CALENDAR))
+    assert (AccessChange(Op.ADD, ANYBODY_THERE, 8443, line(30)),) == plan.access
+    assert ["M2103"] == [one.code for one in plan.risks]
+    assert "schedule:8443" in plan.risks[0].summary
+
+
+@pytest.mark.parametrize("mode", LOOSE)
+def test_a_door_that_asks_for_a_certificate_again_is_a_change_of_access_and_no_risk(mode: ClientCertificate) -> None:
+    plan = plan_of(CALENDAR, applied(open_door(mode)))
+    expected = AccessChange(Op.REMOVE, ANYBODY_THERE, 8443, line(30), "a certificate is required")
+    assert ((expected,), ()) == (plan.access, plan.risks)
+
+
+def test_from_one_open_mode_to_another_no_access_changes_and_nothing_is_said_twice() -> None:
+    world = applied(open_door(ClientCertificate.OPTIONAL))
+    assert () == plan_of(open_door(ClientCertificate.OPTIONAL), world).access
+    assert () == plan_of(open_door(ClientCertificate.NONE), world).access
+    assert "client certificate optional -> none" in details(open_door(ClientCertificate.NONE), world)
+
+
+def test_a_caller_is_told_whether_it_shows_a_certificate() -> None:
+    world = applied(CALENDAR)
+    assert ("schedule is shown no certificate",) == details(open_door(ClientCertificate.NONE), world, "mail")
+    assert () == details(open_door(ClientCertificate.OPTIONAL), world, "mail")
+
+
+def test_the_fingerprint_knows_whether_anybody_may_call() -> None:
+    prints = {plan_of(one, World()).fingerprint for one in (CALENDAR, *(open_door(mode) for mode in LOOSE))}
+    assert 3 == len(prints)
+
+
 # --- details --------------------------------------------------------------------------------------------------------
 
 
@@ -124,6 +165,10 @@ def test_a_call_to_another_door_of_the_same_service_is_another_call() -> None:
         (
             {"listeners": (door("mail", client_certificate=ClientCertificate.OPTIONAL),)},
             ("client certificate required -> optional",),
+        ),
+        (
+            {"listeners": (door("mail", forward_identity=ForwardIdentity.HEADERS),)},
+            ("forwards the caller's identity as headers",),
         ),
         ({"listeners": (door("mail"), door("mail", name="api", port=9443))}, ("port 9443 opens",)),
         ({"listeners": ()}, ("port 8443 closes",)),

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from mtlsctl.model.probe import Expectation, Presented
-from mtlsctl.model.topology import ListenerId
+from mtlsctl.model.topology import Authorize, ClientCertificate, ListenerId, TrustModel
 from mtlsctl.planner.probes import ALL_PAIRS, make_probes
 from tests.support.estates import at, door, estate, service
 
@@ -113,6 +113,56 @@ def test_each_listener_of_a_service_is_tried_with_its_own_callers() -> None:
         (ListenerId("schedule", "api"), at("mail")),
         (ListenerId("schedule", "admin"), at("social")),
     } == allowed
+
+
+# --- doors that let in anybody --------------------------------------------------------------------------------------
+
+
+def with_door(mode: ClientCertificate, *callers: str) -> Inventory:
+    return estate(service("schedule", door(*callers, client_certificate=mode)), service("mail"), service("news"))
+
+
+def test_an_optional_door_is_to_let_in_who_shows_nothing_and_to_refuse_every_wrong_certificate() -> None:
+    inventory = with_door(ClientCertificate.OPTIONAL, "mail")
+    assert {"mail": 2, "no certificate": 2} == tried(inventory, "schedule", Expectation.ALLOWED)
+    wrong = {"foreign CA": 2, "expired": 2, "wrong key usage": 2, "news": 2}
+    assert {**wrong, "plain HTTP": 1, "undeclared CA": 1} == tried(inventory, "schedule", Expectation.REFUSED)
+
+
+def test_a_door_that_asks_for_no_certificate_is_to_let_in_everybody_without_one() -> None:
+    inventory = with_door(ClientCertificate.NONE, "mail")
+    assert {"mail": 2, "no certificate": 2} == tried(inventory, "schedule", Expectation.ALLOWED)
+    assert {"plain HTTP": 1, "undeclared CA": 1} == tried(inventory, "schedule", Expectation.REFUSED)
+
+
+def test_a_door_for_anybody_and_nobody_in_particular_is_tried_too() -> None:
+    assert {"no certificate": 2} == tried(with_door(ClientCertificate.NONE), "schedule", Expectation.ALLOWED)
+
+
+def test_an_estate_of_open_doors_alone_leaves_nothing_out() -> None:
+    for mode in (ClientCertificate.NONE, ClientCertificate.OPTIONAL):
+        alone = estate(service("schedule", door("mail", client_certificate=mode)), service("mail"))
+        for quick in (False, True):
+            plan = make_probes(alone, quick=quick)
+            assert 0 == plan.left_out
+            kinds = {probe.presented for probe in plan.probes if probe.expected is Expectation.REFUSED}
+            crafted = kinds - {Presented.PLAINTEXT, Presented.OTHER_CA}
+            assert bool(crafted) == (mode is ClientCertificate.OPTIONAL and not quick)
+
+
+def test_any_member_is_to_get_in_whose_certificate_is_for_clients() -> None:
+    """One that only listens would be refused for its key usage, which says nothing about whom the door lets in."""
+    model = TrustModel.SHARED_CA
+    inventory = estate(
+        service("schedule", door("mail", authorize=Authorize.ANY_MEMBER), trust=model),
+        service("mail", trust=model),
+        service("news", trust=model),
+        service("archive", door("news", port=9443), trust=model),
+        service("other"),
+    )
+    assert {"mail": 2, "news": 2} == tried(inventory, "schedule", Expectation.ALLOWED)
+    refused = tried(inventory, "schedule", Expectation.REFUSED)
+    assert (0, 2) == (refused["archive"], refused["other"])
 
 
 # --- above 10,000 ---------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 from mtlsctl.model.credential import AuthorityId, CredentialId
 from mtlsctl.model.diagnostic import Severity
 from mtlsctl.model.release import Recipe, ServedListener
-from mtlsctl.model.topology import AuthorityPolicy, Bind, ClientCertificate, ProcessId
+from mtlsctl.model.topology import AuthorityPolicy, Bind, ClientCertificate, ForwardIdentity, ProcessId
 from mtlsctl.model.trust import PeerPolicy
 from mtlsctl.planner import safety
 from mtlsctl.planner.plan import make_plan
@@ -20,6 +20,7 @@ from mtlsctl.planner.safety import (
     ADDRESS_OF_SOCKET_CHANGES,
     ALWAYS_FIT,
     CANNOT_ENFORCE,
+    CANNOT_FORWARD,
     MEANINGS,
     NAME_BUDGET,
     NEW_PLACEMENT,
@@ -42,7 +43,7 @@ def codes(plan: Plan) -> list[str]:
     return [one.code for one in plan.refusals]
 
 
-def plan_with(inventory: Inventory, **able: bool) -> Plan:
+def plan_with(inventory: Inventory, **able: Any) -> Plan:
     """A first plan with an nginx that is able to do all but what is said."""
     nginx = replace(NGINX, enforcement=replace(ABLE, **able))
     return make_plan(inventory, new_state(), {**RUNTIMES, "nginx": nginx}, NOW)
@@ -289,3 +290,45 @@ def test_refusals_are_in_the_order_of_the_file() -> None:
     )
     plan = plan_with(estate(zoo, replace(ant, listeners=(replace(ant.listeners[0], port=9443),))), refuse_all=False)
     assert [line(7), line(12)] == [one.span for one in plan.refusals]
+
+
+# --- what a listener asks for ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", [ClientCertificate.OPTIONAL, ClientCertificate.NONE])
+def test_a_mode_that_the_runtime_cannot_enforce_is_refused(mode: ClientCertificate) -> None:
+    inventory = estate(service("schedule", door("mail", client_certificate=mode)), service("mail"))
+    assert [] == codes(plan_with(inventory))
+    unable = frozenset(ClientCertificate) - {mode}
+    assert [CANNOT_ENFORCE] == codes(plan_with(inventory, client_certificate=unable))
+
+
+def test_a_door_that_asks_nobody_needs_nothing_that_refuses_somebody() -> None:
+    asks = estate(service("schedule", door()), service("mail", door("schedule", port=1)))
+    assert [REFUSE_ALL] == codes(plan_with(asks, refuse_all=False))
+    assert [ONE_STORE] == codes(plan_with(asks, separate_trust=False))[:1]
+    asks_nobody = estate(
+        service("schedule", door(client_certificate=ClientCertificate.NONE)),
+        service("mail", door("schedule", port=1, client_certificate=ClientCertificate.NONE)),
+    )
+    assert [] == codes(plan_with(asks_nobody, refuse_all=False, separate_trust=False, anchors=False))
+
+
+def test_a_form_of_forwarding_that_the_runtime_has_not_is_refused_with_its_reason() -> None:
+    inventory = estate(service("schedule", door("mail", forward_identity=ForwardIdentity.RFC9440)), service("mail"))
+    assert [] == codes(plan_with(inventory))
+    headers = frozenset({ForwardIdentity.HEADERS})
+    reason = ((ForwardIdentity.RFC9440, "there is no variable"),)
+    (refused,) = plan_with(inventory, forward_identity=headers, cannot_forward=reason).refusals
+    assert (CANNOT_FORWARD, "there is no variable") == (refused.code, refused.help)
+    (refused,) = plan_with(inventory, forward_identity=headers).refusals
+    assert "it can: headers" == refused.help
+
+
+def test_forwarding_is_one_release_at_the_door_and_nobody_elses_affair() -> None:
+    plain = estate(service("schedule", door("mail")), service("mail"))
+    forwarding = changed(plain, "schedule", listeners=(door("mail", forward_identity=ForwardIdentity.HEADERS),))
+    for before, after in ((plain, forwarding), (forwarding, plain)):
+        plan = plan_of(after, applied(before))
+        assert ["schedule"] == [step.id.instance.service for step in plan.steps]
+        assert ((), ()) == (plan.access, plan.risks)

@@ -44,7 +44,7 @@ def policy_of(plan: Plan, name: str = "schedule") -> PeerPolicy:
     return step.recipe.listeners[0].policy
 
 
-def first_plan(inventory: Inventory, **able: bool) -> Plan:
+def first_plan(inventory: Inventory, **able: Any) -> Plan:
     nginx = replace(NGINX, enforcement=replace(ABLE, **able))
     return make_plan(inventory, new_state(), {**RUNTIMES, "nginx": nginx}, NOW)
 

@@ -4,6 +4,7 @@ import pytest
 
 from mtlsctl.errors import RuntimeFolderError
 from mtlsctl.model.runtime import Check, PointerKind, ProcessScope, Reload, Role, Setting, SettingType
+from mtlsctl.model.topology import ClientCertificate, ForwardIdentity
 from mtlsctl.render import codes
 from mtlsctl.render.catalog import load_catalog
 from mtlsctl.render.manifest import parse_manifest, to_runtime
@@ -30,6 +31,33 @@ def test_a_manifest_becomes_a_runtime() -> None:
     depth = Setting(name="depth", type=SettingType.INTEGER, required=False, description="a number")
     assert (depth,) == runtime.settings
     assert (True, False) == (runtime.enforcement.refuse_all, runtime.enforcement.identifiers)
+
+
+def test_what_a_manifest_does_not_claim_about_callers_without_a_certificate_it_cannot() -> None:
+    able = parse_manifest(MANIFEST.encode(), "runtime.yaml").enforcement
+    assert {ClientCertificate.REQUIRED} == able.client_certificate
+    claims = MANIFEST.replace(
+        "  server_names: true\n", "  server_names: true\n  client_certificate: [required, none]\n"
+    )
+    able = parse_manifest(claims.encode(), "runtime.yaml").enforcement
+    assert {ClientCertificate.REQUIRED, ClientCertificate.NONE} == able.client_certificate
+    assert [(16, "a mode of `client_certificate` is one of required, optional, none")] == problems(
+        claims.replace("[required, none]", "[required, some]")
+    )
+
+
+def test_a_manifest_names_each_form_of_forwarding_that_it_can_and_says_why_it_cannot_the_other() -> None:
+    nothing = parse_manifest(MANIFEST.encode(), "runtime.yaml").enforcement
+    assert (frozenset(), "it has nothing behind it") == (
+        nothing.forward_identity,
+        nothing.why_not(ForwardIdentity.HEADERS),
+    )
+    claims = MANIFEST.replace("settings:", "  forward_identity: { headers: true, rfc9440: no variable }\nsettings:")
+    able = parse_manifest(claims.encode(), "runtime.yaml").enforcement
+    assert frozenset({ForwardIdentity.HEADERS}) == able.forward_identity
+    assert "no variable" == able.why_not(ForwardIdentity.RFC9440)
+    for wrong, message in (("headers: ''", "the reason why not"), ("header: true", "one of headers, rfc9440")):
+        assert message in problems(claims.replace("headers: true", wrong))[0][1]
 
 
 def test_our_nginx_is_switched_by_its_file_and_the_others_by_current() -> None:

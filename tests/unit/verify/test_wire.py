@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ssl
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from mtlsctl.errors import DeliveryError
 from mtlsctl.verify.wire import NotTls, Served, await_served, read_first_flight
 from tests.unit.verify.certificates import SCHEDULE_NAME, estate
-from tests.unit.verify.servers import Nginx, Server, free_port, speaking_tls, tls_context
+from tests.unit.verify.servers import Nginx, Server, answer, free_port, speaking_tls, tls_context
 
 if TYPE_CHECKING:
     import socket
@@ -187,6 +188,44 @@ def test_a_server_that_asks_for_no_certificate_does_not_settle() -> None:
     ):
         await_served([served(server.address, estate().schedule.sha256, expected)], deadline_seconds=0.3)
     assert "asks for no client certificate" in refused.value.notes[0]
+
+
+def open_to_anybody(address: tuple[str, int], *, asks: bool, lets_in_anybody: bool) -> Served:
+    leaf = estate().schedule.sha256
+    return replace(served(address, leaf), asks=asks, lets_in_anybody=lets_in_anybody)
+
+
+MODES = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}
+
+
+@pytest.mark.parametrize("highest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("expected", MODES)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_change_of_what_is_asked_settles_only_once_it_is_served(
+    mode: str, expected: str, highest: ssl.TLSVersion
+) -> None:
+    """Required and optional look alike in the first flight, so who shows nothing is tried."""
+    context = tls_context(estate().schedule, estate().mail_ca, verify=MODES[mode])
+    context.maximum_version = highest
+    with Server(speaking_tls(context)) as server:
+        wanted = open_to_anybody(server.address, asks=expected != "none", lets_in_anybody=expected != "required")
+        # Whatever does ask for a certificate is compared with the names of the CAs, where those are known.
+        if mode == "none" and expected != "none":
+            wanted = replace(wanted, ca_names=frozenset())
+        if mode == expected:
+            await_served([wanted], deadline_seconds=3)
+            return
+        with pytest.raises(DeliveryError) as refused:
+            await_served([wanted], deadline_seconds=0.3)
+    complaints = ("asks for a client", "asks for no client", "refuses who shows no", "lets in who shows no")
+    assert any(one in refused.value.notes[0] for one in complaints), refused.value.notes
+
+
+def test_a_server_that_speaks_something_else_than_http_is_given_the_benefit_of_the_doubt() -> None:
+    context = tls_context(estate().schedule, verify=ssl.CERT_NONE)
+    with Server(speaking_tls(context, lambda connection: answer(connection, b"220 ready\r\n"))) as server:
+        for lets_in in (True, False):
+            await_served([open_to_anybody(server.address, asks=False, lets_in_anybody=lets_in)], deadline_seconds=3)
 
 
 def test_a_closed_port_does_not_settle() -> None:

@@ -17,14 +17,14 @@ const PRIVATE_KEY = "/srv/demo/etc/mtlsctl/schedule/releases/a44d2840177d6c3b/tl
 
 const LISTENERS = new Map([
   ["main", {
-    requestCert: true,
+    clientCertificate: 'required',
     minVersion: 'TLSv1.2',
     maxVersion: 'TLSv1.3',
     clientsTrust: "/srv/demo/etc/mtlsctl/schedule/releases/a44d2840177d6c3b/clients/main.pem",
     callers: null, // The authorities alone say who gets in.
   }],
   ["admin", {
-    requestCert: true,
+    clientCertificate: 'required',
     minVersion: 'TLSv1.3',
     maxVersion: 'TLSv1.3',
     clientsTrust: "/srv/demo/etc/mtlsctl/schedule/releases/a44d2840177d6c3b/clients/admin.pem",
@@ -37,6 +37,8 @@ const CALLEES = new Map([
 
 // All copies of this module in one process share what is live, whichever release each was loaded from.
 const SHARED = Symbol.for('mtlsctl/1/' + CURRENT);
+
+const UNDER_WAY = 10000; // Milliseconds that a handshake may take which began before a reload.
 
 function readAnchors(file) {
   const text = fs.readFileSync(file, 'utf8');
@@ -66,19 +68,19 @@ function load() {
     callers.set(name, listener.callers);
     listeners.set(name, Object.assign({}, closed, {
       ca: listener.clientsTrust === null ? [] : [readAnchors(listener.clientsTrust)],
-      requestCert: listener.requestCert,
+      // For `optional` too a certificate is required until keepReloaded() watches what is shown instead of one.
+      requestCert: listener.clientCertificate !== 'none',
       minVersion: listener.minVersion,
       maxVersion: listener.maxVersion,
     }));
   }
+  const modes = new Map(Array.from(LISTENERS, ([name, listener]) => [name, listener.clientCertificate]));
   const callees = new Map();
   for (const [name, callee] of CALLEES) {
     callees.set(name, {
       endpoints: callee.endpoints,
       serverName: callee.serverName,
-      options: {
-        cert,
-        key,
+      options: Object.assign(callee.asks ? { cert, key } : {}, {
         ca: [readAnchors(callee.serversTrust)],
         servername: callee.serverName, // Sent, and checked against the certificate.
         rejectUnauthorized: true,
@@ -86,13 +88,13 @@ function load() {
         maxVersion: 'TLSv1.3',
         maxCachedSessions: 0,
         lookup: lookupFor(callee),
-      },
+      }),
     });
   }
   for (const options of [closed, ...listeners.values(), ...Array.from(callees.values(), (one) => one.options)]) {
     tls.createSecureContext(options); // Refuses a key that does not belong to the certificate.
   }
-  return { release: RELEASE, closed, listeners, callers, callees };
+  return { release: RELEASE, closed, listeners, modes, callers, callees };
 }
 
 // The callee's name leads to its endpoints, whatever DNS knows of it; every other name is looked up as ever.
@@ -119,7 +121,13 @@ function lookupFor(callee) {
 
 function shared() {
   if (globalThis[SHARED] === undefined) {
-    globalThis[SHARED] = { live: load(), servers: new Map(), agents: new Map(), watching: false };
+    globalThis[SHARED] = {
+      live: load(),
+      servers: new Map(),
+      guarded: new WeakMap(),
+      agents: new Map(),
+      watching: false,
+    };
   }
   return globalThis[SHARED];
 }
@@ -133,21 +141,15 @@ function entry(map, name, kind) {
 }
 
 /**
- * Options for `https.createServer`, `http2.createSecureServer` or `tls.createServer`. Where callers are told apart by
- * name, they let nobody in until `keepReloaded(server)` looks at the names.
+ * Options for `https.createServer`, `http2.createSecureServer` or `tls.createServer`. Until `keepReloaded(server)` looks
+ * at callers, those let nobody in where callers are told apart by name, and nobody without a certificate where one is
+ * optional.
  */
 function serverOptions(listener = 'main') {
   const live = shared().live;
   const options = Object.assign({}, entry(live.listeners, listener, 'listener'));
-  return live.callers.get(listener) === null ? options : Object.assign(options, { ca: [] });
-}
-
-// Whether the authority, which vouches for more services than may call, vouches for one that may: names as wholes.
-function isCaller(socket, listener) {
-  const callers = shared().live.callers.get(listener);
-  const certificate = socket.getPeerX509Certificate();
-  return callers === null || (callers !== undefined && certificate !== undefined
-    && callers.has(certificate.issuer + '|' + certificate.subject));
+  const isByName = live.callers !== undefined && live.callers.get(listener) !== null;
+  return isByName ? Object.assign(options, { ca: [] }) : options;
 }
 
 /** Options for `https.request`, `https.Agent`, `tls.connect` or undici's `connect`. */
@@ -188,18 +190,72 @@ function keepReloaded(server, listener = 'main', options = {}) {
   const state = shared();
   entry(state.live.listeners, listener, 'listener');
   if (!state.servers.has(server)) {
-    server.prependListener('secureConnection', (socket) => {
-      if (!isCaller(socket, listener)) {
-        socket.destroy();
-      }
-    });
+    guard(state, server);
     server.once('close', () => state.servers.delete(server));
   }
   state.servers.set(server, listener);
   follow(state, options.watch !== false);
   reload(); // The pointer may have moved since the module was loaded,
-  server.setSecureContext(state.live.listeners.get(listener) || state.live.closed); // or the server was made before that.
+  serve(state, server, listener); // or the server was made before that.
   return server;
+}
+
+// Node takes what is asked of a caller from the server at each connection, and the rest from its secure context.
+function serve(state, server, listener) {
+  const mode = modeOf(state, listener);
+  const before = state.guarded.get(server);
+  server.setSecureContext(state.live.listeners.get(listener) || state.live.closed);
+  server.requestCert = mode !== 'none';
+  server.rejectUnauthorized = mode !== 'optional';
+  // A handshake that is under way was asked for what was asked for before.
+  state.guarded.set(server, {
+    listener,
+    mode,
+    before: before === undefined ? mode : before.mode,
+    until: Date.now() + UNDER_WAY,
+  });
+}
+
+function modeOf(state, listener) {
+  return (state.live.modes !== undefined && state.live.modes.get(listener)) || 'required';
+}
+
+// With `rejectUnauthorized: false` Node hands over whoever comes, with whatever certificate, and it never compares
+// names. So before the program sees a connection it is looked at here: a certificate that is not in order, or not of a
+// declared caller, is no way in; only none at all may be.
+function guard(state, server) {
+  const emit = server.emit;
+  server.emit = function emitIfInOrder(event, socket) {
+    if (event === 'secureConnection' && !mayPass(state, state.guarded.get(server), socket)) {
+      socket.destroy();
+      return true;
+    }
+    return emit.apply(this, arguments);
+  };
+}
+
+function mayPass(state, asked, socket) {
+  if (showsNothing(socket)) {
+    const modes = Date.now() < asked.until ? [asked.mode, asked.before] : [asked.mode];
+    return modes.some((mode) => mode !== 'required');
+  }
+  return socket.authorized === true && isCaller(state, asked.listener, socket);
+}
+
+// Whether the authority, which vouches for more services than may call, vouches for one that may: names as wholes.
+function isCaller(state, listener, socket) {
+  const callers = state.live.callers === undefined ? null : state.live.callers.get(listener);
+  if (callers === null) {
+    return true;
+  }
+  const certificate = socket.getPeerX509Certificate();
+  return callers !== undefined && certificate !== undefined
+    && callers.has(certificate.issuer + '|' + certificate.subject);
+}
+
+function showsNothing(socket) {
+  const shown = socket.getPeerCertificate();
+  return shown !== null && typeof shown === 'object' && Object.keys(shown).length === 0;
 }
 
 /** The same for a program that only calls. */
@@ -262,8 +318,7 @@ function take(state, next) {
   state.live = next;
   state.agents = new Map();
   for (const [server, listener] of state.servers) {
-    // A listener that is no longer declared lets nobody in.
-    server.setSecureContext(next.listeners.get(listener) || next.closed);
+    serve(state, server, listener); // A listener that is no longer declared lets nobody in.
   }
   for (const old of idle) {
     for (const sockets of Object.values(old.freeSockets)) {
