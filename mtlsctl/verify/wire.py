@@ -323,7 +323,7 @@ def _complaint_about_anybody(expected: Served, timeout_seconds: float) -> str | 
     if expected.lets_in_anybody is None:
         return None
     seen = call(
-        _asking_context(), expected.address, expected.port, expected.server_name, timeout_seconds=timeout_seconds
+        asking_context(), expected.address, expected.port, expected.server_name, timeout_seconds=timeout_seconds
     )
     if expected.lets_in_anybody and is_sure_refusal(seen):
         return f"refuses who shows no certificate ({seen.evidence})"
