@@ -57,6 +57,7 @@ MEANINGS = MappingProxyType(
         "M4202": "A pid file does not lead to the process that it should; nothing was signalled.",
         "M4203": "A reload was asked for, and the process kept its old configuration; it was rolled back.",
         "M4204": "After the reload the process does not serve the new certificate; it was rolled back.",
+        "M4205": "A process ended when it was to take up a new configuration. What it had is in place again; start it.",
         "M5001": "The file is not a saved plan.",
         "M5002": "What the saved plan touches has moved since it was made.",
         "M5003": "The plan has another fingerprint than the one that was approved.",

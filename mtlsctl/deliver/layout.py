@@ -7,10 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 BASE = PurePosixPath("/etc/mtlsctl")
+CERTIFICATE_FILE = "tls.crt"
 KEY_FILE = "tls.key"
+SECRET_MODE = 0o600
 LINEAGE_FILE = BASE / ".lineage"
 """Says whose tree it is. No service has a name with a dot, so nothing of a service can lie there."""
 RELEASES_KEPT = 3
+
+_END = b"-----END CERTIFICATE-----\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,12 +28,16 @@ class StagedFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagedRelease:
-    """A release to be put on a host. Its private key is never among the files: the host links it by its public key."""
+    """A release to be put on a host. Its private key is never among the files: the host links it by its public key.
+
+    At each path of `combined` the host writes the certificate and the key into one file, 0600.
+    """
 
     service: str
     release: str
     key_spki_sha256: str
     files: tuple[StagedFile, ...]
+    combined: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +77,15 @@ def partial_folder(service: str, release: str) -> PurePosixPath:
 def key_file(service: str, spki_sha256: str) -> PurePosixPath:
     """`/etc/mtlsctl/<service>/keys/<spki>.key`: born here, linked into every release that presents it."""
     return service_folder(service) / "keys" / f"{spki_sha256}.key"
+
+
+def combined(chain_pem: bytes, key_pem: bytes) -> bytes:
+    """The first certificate of a PEM file and a key as one PEM file (RFC 7468), for what takes both from one.
+
+    Certificates after the first are left out: Apache httpd before 2.4.59 takes no more in such a file.
+    """
+    leaf, end, _ = chain_pem.partition(_END)
+    return leaf + end + key_pem
 
 
 def release_name(release_digest: str) -> str:

@@ -6,15 +6,19 @@ import os
 import re
 import stat
 from contextlib import suppress
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, assert_never
 
-from mtlsctl.deliver import tree
+from mtlsctl.deliver import apache, tree
 from mtlsctl.deliver.layout import (
+    CERTIFICATE_FILE,
     KEY_FILE,
     LINEAGE_FILE,
+    SECRET_MODE,
     CurrentPointer,
     FilePointer,
+    StagedFile,
+    combined,
     key_file,
     partial_folder,
     release_folder,
@@ -25,6 +29,7 @@ from mtlsctl.deliver.process import (
     find_program,
     hang_up_master,
     parse_pid,
+    raise_unless_good,
     run_program,
     shown_lines,
 )
@@ -37,7 +42,7 @@ from mtlsctl.model.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mtlsctl.deliver.layout import Pointer, StagedFile, StagedRelease
+    from mtlsctl.deliver.layout import Pointer, StagedRelease
     from mtlsctl.deliver.process import Ran
     from mtlsctl.model.topology import DirectoryHost
 
@@ -170,8 +175,11 @@ class LocalTransport:
 
     def _holds(self, release: StagedRelease) -> bool:
         found = self.read_release(release.service, release.release)
-        has_key = found.pop(KEY_FILE, None) is not None
-        return has_key and found == {file.path: (file.content, file.mode) for file in release.files}
+        key = found.pop(KEY_FILE, None)
+        files = {file.path: (file.content, file.mode) for file in release.files}
+        if key is None:
+            return False
+        return found == {**files, **{one.path: (one.content, one.mode) for one in _combined(release, key[0])}}
 
     def _fill(self, releases: int, path: PurePosixPath, release: StagedRelease) -> None:
         tree.make_folder(releases, path.name, 0o700)
@@ -180,6 +188,9 @@ class LocalTransport:
             for file in release.files:
                 _write_staged(folder, file)
             self._link_key(folder, release)
+            if release.combined:
+                for file in _combined(release, tree.read_file(folder, KEY_FILE)[0]):
+                    _write_staged(folder, file)
             reach("stage.written")
             tree.sync_below(folder)
         tree.set_folder_mode(releases, path.name, 0o750)
@@ -304,6 +315,8 @@ class LocalTransport:
                 return self._nginx_test(pointer)
             case Check.NODE_CHECK:
                 return self._node_check(pointer)
+            case Check.APACHE_TEST:
+                return self._apache_test(pointer)
             case _:
                 assert_never(check)
 
@@ -318,7 +331,7 @@ class LocalTransport:
         ran = self._run_nginx_test(program, pointer)
         if ran.status != 0 and ran.stopped is None and _is_only_bind_refused(ran.output):
             return f"nginx read it all, but cannot bind here: {shown_lines(ran.output)[-1]}"
-        _raise_unless_good(ran, "nginx -t")
+        raise_unless_good(ran, "nginx -t")
         return None
 
     def _run_nginx_test(self, program: str, pointer: FilePointer) -> Ran:
@@ -346,8 +359,26 @@ class LocalTransport:
         argv = [program, "--check", self._tree.shown(module)]
         with self._tree.step("check", pointer.path):
             ran = run_program(argv, deadline_seconds=self._check_deadline)
-        _raise_unless_good(ran, "node --check")
+        raise_unless_good(ran, "node --check")
         return None
+
+    def _apache_test(self, pointer: Pointer) -> str | None:
+        import tempfile  # noqa: PLC0415  only an apply checks
+
+        program = apache.find_apache()
+        if program is None:
+            return "Apache is not installed here: `apache2 -t` was not run"
+        if self._host.seen_as is not None:
+            return f"the paths are those seen as {self._host.seen_as}: `apache2 -t` was not run"
+        if not isinstance(pointer, FilePointer):
+            raise DeliveryError(f"{pointer.path} is not a file that Apache includes", code="M4102")
+        if self._host.pid_files:  # what runs there runs on this machine
+            now = self.read_pointer(pointer.path)
+            apache.refuse_taken(now.content if isinstance(now, FilePointer) else b"", pointer.content)
+        with self._tree.step("check", pointer.path), tempfile.TemporaryDirectory(prefix="mtlsctl-apache-") as folder:
+            return apache.try_configuration(
+                program, pointer.content, Path(folder), deadline_seconds=self._check_deadline
+            )
 
     def reload(self, reload: Reload, *, program: str, process: str) -> str | None:
         """See `Transport.reload`; how a process without workers took it up shows on the wire only."""
@@ -374,10 +405,17 @@ class LocalTransport:
     def _signal(self, reload: Reload, pid: int, program: str) -> None:
         running = Running(pid, program)
         try:
-            if reload is Reload.SIGNAL_HUP_MASTER:
-                hang_up_master(running, deadline_seconds=self._reload_deadline)
-            else:
-                running.hang_up()
+            match reload:
+                case Reload.SIGNAL_HUP_MASTER:
+                    hang_up_master(running, deadline_seconds=self._reload_deadline)
+                case Reload.SIGNAL_USR1:
+                    apache.restart_gracefully(running, deadline_seconds=self._reload_deadline)
+                case Reload.SIGNAL_HUP:
+                    running.hang_up()
+                case Reload.NONE:
+                    pass
+                case _:
+                    assert_never(reload)
         except PermissionError as error:
             raise DeliveryError(f"process {pid} may not be signalled: {error.strerror}", code="M4202") from error
         finally:
@@ -406,6 +444,13 @@ def _file_path(path: str) -> PurePosixPath:
     if not tree.components(path):
         raise DeliveryError(f"{path!r} does not name a file", code="M4102")
     return PurePosixPath(path)
+
+
+def _combined(release: StagedRelease, key: bytes) -> list[StagedFile]:
+    """The files that hold the certificate and the key; only the host ever has them."""
+    chain = b"".join(file.content for file in release.files if file.path == CERTIFICATE_FILE)
+    made = combined(chain, key)
+    return [StagedFile(path=path, content=made, mode=SECRET_MODE) for path in release.combined]
 
 
 def _write_staged(folder: int, file: StagedFile) -> None:
@@ -444,15 +489,3 @@ def _is_only_bind_refused(output: bytes) -> bool:
     """Whether nginx accepted every file and only this machine or user lacks the port or address."""
     faults = [line for line in output.splitlines() if b"[emerg]" in line]
     return bool(faults) and all(_BIND_REFUSED.search(line) for line in faults)
-
-
-def _raise_unless_good(ran: Ran, command: str) -> None:
-    if ran.stopped is None and ran.status == 0:
-        return
-    why = ran.stopped or f"it ended with {ran.status}"
-    raise DeliveryError(
-        f"`{command}` refuses the staged configuration ({why})",
-        code="M4201",
-        notes=shown_lines(ran.output),
-        help="nothing was switched",
-    )

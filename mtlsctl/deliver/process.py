@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from mtlsctl.errors import DeliveryError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 OUTPUT_LIMIT = 1024 * 1024
 """Bytes that a program may say before it is stopped."""
@@ -26,13 +26,16 @@ LINES_SHOWN = 20
 PROGRAM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 """Where servers live that a plain user's PATH leaves out."""
 
-_POLL_SECONDS = 0.02
-_LAST_ACCEPT_SECONDS = 0.05
+POLL_SECONDS = 0.02
+LAST_ACCEPT_SECONDS = 0.05
 """A worker says that it shuts down just before it closes its listening sockets; this covers the gap."""
+
+PROC = Path("/proc")
 
 _LINE_WIDTH = 400
 _PID = re.compile(rb"[1-9][0-9]{0,6}\n?")
-_PROC = Path("/proc")
+_ALSO_CALLED = {"apache2": "httpd"}
+"""Programs that have another name where Debian's is not used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,14 +55,19 @@ def find_program(name: str) -> str | None:
     return shutil.which(name, path=path)
 
 
-def run_program(argv: Sequence[str], *, deadline_seconds: float) -> Ran:
-    """Run it in its own session, with a bare environment and no input; killed at the deadline or at OUTPUT_LIMIT."""
+def run_program(
+    argv: Sequence[str | bytes], *, deadline_seconds: float, environ: Mapping[bytes, bytes] | None = None
+) -> Ran:
+    """Run it in its own session, with a bare environment (or the one given) and no input.
+
+    Killed at the deadline or at OUTPUT_LIMIT.
+    """
     with subprocess.Popen(  # noqa: S603  an absolute path and our own arguments, no shell
         argv,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env={"LC_ALL": "C", "PATH": os.defpath},
+        env={"LC_ALL": "C", "PATH": os.defpath} if environ is None else dict(environ),
         start_new_session=True,
     ) as child:
         output, stopped = _drain(child, time.monotonic() + deadline_seconds)
@@ -84,6 +92,19 @@ def _drain(child: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, str 
             if len(output) > OUTPUT_LIMIT:
                 return bytes(output[:OUTPUT_LIMIT]), f"it said more than {OUTPUT_LIMIT} bytes"
     return bytes(output), "it did not end in time"
+
+
+def raise_unless_good(ran: Ran, command: str) -> None:
+    """Raise DeliveryError M4201 with the last of what the program said, unless it ended well."""
+    if ran.stopped is None and ran.status == 0:
+        return
+    why = ran.stopped or f"it ended with {ran.status}"
+    raise DeliveryError(
+        f"`{command}` refuses the staged configuration ({why})",
+        code="M4201",
+        notes=shown_lines(ran.output),
+        help="nothing was switched",
+    )
 
 
 def shown_lines(output: bytes, *, most: int = LINES_SHOWN) -> tuple[str, ...]:
@@ -117,20 +138,31 @@ class Running:
             raise
 
     def hang_up(self) -> None:
-        """Send SIGHUP; raises ProcessLookupError when it ended meanwhile, DeliveryError M4202 when it would end it.
+        """Send SIGHUP; raises as `send` does."""
+        self.send(signal.SIGHUP)
+
+    def send(self, wanted: signal.Signals) -> None:
+        """Send a signal; raises ProcessLookupError when it ended meanwhile, DeliveryError M4202 when it would end it.
 
         Many processes are called `node`. One that does not wait for SIGHUP is ended by it, so it is not sent there.
         """
-        if not _catches(self.pid, signal.SIGHUP):
+        if not _catches(self.pid, wanted):
             raise DeliveryError(
-                f"process {self.pid} has no handler for SIGHUP; it was not signalled",
+                f"process {self.pid} has no handler for {wanted.name}; it was not signalled",
                 code="M4202",
                 help="is the pid file of this process, and does its program follow new releases?",
             )
         if self._descriptor is not None and sys.platform == "linux":
-            signal.pidfd_send_signal(self._descriptor, signal.SIGHUP)
+            signal.pidfd_send_signal(self._descriptor, wanted)
         else:
-            os.kill(self.pid, signal.SIGHUP)
+            os.kill(self.pid, wanted)
+
+    def is_alive(self) -> bool:
+        """Whether it still runs; a zombie does not."""
+        try:
+            return not _describe(self.pid)[2]
+        except ProcessLookupError:
+            return False
 
     def close(self) -> None:
         if self._descriptor is not None:
@@ -143,7 +175,7 @@ def _catches(pid: int, wanted: signal.Signals) -> bool:
     if sys.platform != "linux":
         return True
     try:
-        status = (_PROC / str(pid) / "status").read_text("utf-8", "backslashreplace")
+        status = (PROC / str(pid) / "status").read_text("utf-8", "backslashreplace")
     except FileNotFoundError:
         raise ProcessLookupError from None
     caught = next((line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")), "0")
@@ -161,7 +193,7 @@ def _check_program(pid: int, program: str) -> None:
     names, user, is_dead = _describe(pid)
     if is_dead:
         raise ProcessLookupError
-    if program[:15] not in names and program not in names:
+    if names.isdisjoint({program[:15], program, _ALSO_CALLED.get(program, program)}):
         shown = _printable(min(names))
         raise DeliveryError(f"process {pid} is {shown}, not {program}; it was not signalled", code="M4202")
     if os.geteuid() not in {0, user}:
@@ -172,7 +204,7 @@ def _describe(pid: int) -> tuple[frozenset[str], int, bool]:
     """(what the kernel calls the program, its user, whether it is a zombie)."""
     if sys.platform != "linux":
         return _describe_with_ps(pid)
-    folder = _PROC / str(pid)
+    folder = PROC / str(pid)
     try:
         names = {folder.joinpath("comm").read_text("utf-8", "backslashreplace").rstrip("\n")}
         user = folder.stat().st_uid
@@ -195,22 +227,32 @@ def _describe_with_ps(pid: int) -> tuple[frozenset[str], int, bool]:
 
 def _stat_fields(pid: int) -> list[str]:
     """`/proc/PID/stat` from the state on: the name before it is in brackets and may hold anything."""
-    return (_PROC / str(pid) / "stat").read_text("utf-8", "backslashreplace").rpartition(")")[2].split()
+    return (PROC / str(pid) / "stat").read_text("utf-8", "backslashreplace").rpartition(")")[2].split()
+
+
+def children(parent: int) -> frozenset[tuple[int, str]]:
+    """(pid, start time) of each child of a process that has not ended."""
+    return frozenset(_children(parent))
+
+
+def _children(parent: int) -> Iterator[tuple[int, str]]:
+    for folder in PROC.iterdir():
+        if not folder.name.isdecimal():
+            continue
+        with suppress(OSError, IndexError):
+            fields = _stat_fields(int(folder.name))
+            if int(fields[1]) == parent and fields[0] != "Z":
+                yield int(folder.name), fields[19]
 
 
 def nginx_workers(master: int) -> dict[tuple[int, str], bool]:
     """(pid, start time) of each worker of a master -> whether it still accepts connections."""
     workers: dict[tuple[int, str], bool] = {}
-    for folder in _PROC.iterdir():
-        if not folder.name.isdecimal():
-            continue
-        with suppress(OSError, IndexError):
-            fields = _stat_fields(int(folder.name))
-            if int(fields[1]) != master or fields[0] == "Z":
-                continue
-            title = folder.joinpath("cmdline").read_bytes()
+    for child in children(master):
+        with suppress(OSError):
+            title = (PROC / str(child[0]) / "cmdline").read_bytes()
             if b"worker process" in title:
-                workers[int(folder.name), fields[19]] = b"shutting down" not in title
+                workers[child] = b"shutting down" not in title
     return workers
 
 
@@ -233,7 +275,7 @@ def hang_up_master(running: Running, *, deadline_seconds: float) -> None:
             notes=("its master kept the old workers, which means that it refused what it read",),
             help="look at the end of its error log",
         )
-    time.sleep(_LAST_ACCEPT_SECONDS)
+    time.sleep(LAST_ACCEPT_SECONDS)
 
 
 def _are_replaced(before: dict[tuple[int, str], bool], now: dict[tuple[int, str], bool]) -> bool:
@@ -246,5 +288,5 @@ def _await(holds: Callable[[], bool], deadline_seconds: float) -> bool:
     while not holds():
         if time.monotonic() > deadline:
             return False
-        time.sleep(_POLL_SECONDS)
+        time.sleep(POLL_SECONDS)
     return True

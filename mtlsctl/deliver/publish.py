@@ -95,8 +95,8 @@ def publish(transport: Transport, switch: Switch, verbs: Verbs, journal: SwitchJ
         reach("switch.intended")
         notes.append(_go(transport, switch, verbs))
     except Exception as error:
-        _put_back(transport, switch, previous, verbs, journal, error)
-        raise _rolled_back(switch, error) from error
+        note = _put_back(transport, switch, previous, verbs, journal, error)
+        raise _rolled_back(switch, error, note) from error
     journal.switched()
     reach("switch.recorded")
     return Published(steps=(*steps, "switched", "reloaded", "settled"), notes=tuple(note for note in notes if note))
@@ -146,7 +146,9 @@ def _put_back(
     verbs: Verbs,
     journal: SwitchJournal,
     cause: Exception,
-) -> None:
+) -> str | None:
+    """Give why nothing was reloaded, if that is so."""
+    note = None
     try:
         if transport.read_pointer(switch.pointer_path) != previous:
             _point(transport, previous, switch.pointer_path)
@@ -159,6 +161,7 @@ def _put_back(
         raise _degraded(switch, transport.shown(switch.pointer_path), cause, error) from error
     journal.switched_back()
     reach("back.recorded")
+    return note
 
 
 def _reload_back(transport: Transport, switch: Switch, verbs: Verbs, cause: Exception) -> str | None:
@@ -174,10 +177,11 @@ def _reload_back(transport: Transport, switch: Switch, verbs: Verbs, cause: Exce
         raise
 
 
-def _rolled_back(switch: Switch, cause: Exception) -> DeliveryError:
+def _rolled_back(switch: Switch, cause: Exception, note: str | None) -> DeliveryError:
     known = cause if isinstance(cause, MtlsctlError) else None
+    now = "it serves what it served before" if note is None else note
     return DeliveryError(
-        f"{switch.process}: {known.message if known else cause}; rolled back: it serves what it served before",
+        f"{switch.process}: {known.message if known else cause}; rolled back: {now}",
         code=known.code if known else "M4107",
         notes=known.notes if known else (),
         help=known.help if known else "run the same command again",

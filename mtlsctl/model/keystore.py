@@ -41,6 +41,8 @@ class StoreKind(StrEnum):
     """No store: the end entity's certificate in DER."""
     ANCHOR = "anchor"
     """No store: one anchor of the callees in DER."""
+    COMBINED = "combined"
+    """No store: the end entity's certificate and its private key in one PEM file, 0600; only where calls are made."""
 
 
 TRUST_STORES = frozenset({StoreKind.CLIENTS, StoreKind.SERVERS, StoreKind.ALL_SERVERS, StoreKind.EVERYONE})

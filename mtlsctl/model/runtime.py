@@ -50,6 +50,7 @@ class Check(StrEnum):
     NONE = "none"
     NGINX_TEST = "nginx-test"
     NODE_CHECK = "node-check"
+    APACHE_TEST = "apache-test"
 
 
 class Reload(StrEnum):
@@ -58,6 +59,7 @@ class Reload(StrEnum):
     NONE = "none"
     SIGNAL_HUP_MASTER = "signal-hup-master"
     SIGNAL_HUP = "signal-hup"
+    SIGNAL_USR1 = "signal-usr1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

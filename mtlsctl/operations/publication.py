@@ -213,6 +213,7 @@ class _Inspection:
             now=self.clock(),
             is_presented=rendered.credential.id in self.presented,
             stores=rendered.stores,
+            combined=rendered.staged.combined,
         )
         _refuse_altered(rendered, staged, files)
         self.warnings.extend(warnings)

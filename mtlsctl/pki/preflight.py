@@ -26,7 +26,7 @@ from mtlsctl.pki.lint import issuer_findings
 from mtlsctl.pki.stores import parse_bundle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
     from datetime import datetime
 
@@ -43,6 +43,7 @@ _KEY_MODE = 0o600
 _WRITABLE_BY_OTHERS = 0o022
 _SPECIAL_BITS = 0o7000
 _PRIVATE_MARK = b"PRIVATE KEY-----"
+_END_OF_CERTIFICATE = b"-----END CERTIFICATE-----\n"
 
 
 class Finding(NamedTuple):
@@ -63,6 +64,7 @@ class Expected:
     now: datetime
     is_presented: bool
     stores: tuple[StoreSpecification, ...]
+    combined: tuple[str, ...]
 
 
 def preflight(
@@ -75,12 +77,14 @@ def preflight(
     now: datetime,
     is_presented: bool = False,
     stores: tuple[StoreSpecification, ...] = (),
+    combined: tuple[str, ...] = (),
 ) -> tuple[str, ...]:
     """Check a release as it lies on its host: path -> (bytes, mode); certificates are DER, `issuer` is the leaf's CA.
 
     Gives warnings, each naming its path. Raises PreflightError (M72xx) with the first finding, and the others as notes.
     `is_presented` says that the instance shows this leaf already. That it has ended is then no reason to refuse: an
-    estate that was left alone for too long is renewed through releases that still carry the old leaf.
+    estate that was left alone for too long is renewed through releases that still carry the old leaf. `combined` are
+    the files that hold the leaf and its key, one after the other, and the only others where a key may be.
     """
     expected = Expected(
         recipe=recipe,
@@ -90,14 +94,16 @@ def preflight(
         now=now,
         is_presented=is_presented,
         stores=stores,
+        combined=combined,
     )
     bundles = expected_bundles(recipe)
     findings = (
         *_identity_findings(files, expected),
         *_bundle_findings(files, expected, bundles),
         *_store_findings(files, expected),
-        *_mode_findings(files, stores),
-        *_secret_findings(files),
+        *_combined_findings(files, combined),
+        *_mode_findings(files, expected),
+        *_secret_findings(files, combined),
         *_budget_findings(files, bundles),
     )
     if findings:
@@ -280,8 +286,21 @@ def _content_findings(
     )
 
 
-def _mode_findings(files: Mapping[str, tuple[bytes, int]], stores: tuple[StoreSpecification, ...]) -> Iterator[Finding]:
-    private = {KEY_FILE, *(one.path for one in stores if one.kind in (StoreKind.KEY, StoreKind.PASSWORD))}
+def _combined_findings(files: Mapping[str, tuple[bytes, int]], combined: Sequence[str]) -> Iterator[Finding]:
+    """Read as its program reads it: one certificate, then one key, and both are those of the release."""
+    for path in combined:
+        if path not in files:
+            yield Finding(codes.FILE_MISSING, f"{path} is missing")
+        elif CHAIN_FILE in files and KEY_FILE in files:
+            chain, mark, key = files[path][0].partition(_END_OF_CERTIFICATE)
+            is_leaf = files[CHAIN_FILE][0].startswith(chain + mark) and _readable_blocks(chain + mark)
+            if not is_leaf or key != files[KEY_FILE][0]:
+                yield Finding(codes.KEY_MISMATCH, f"{path} does not hold the certificate and the key of this release")
+
+
+def _mode_findings(files: Mapping[str, tuple[bytes, int]], expected: Expected) -> Iterator[Finding]:
+    secret = (one.path for one in expected.stores if one.kind in (StoreKind.KEY, StoreKind.PASSWORD))
+    private = {KEY_FILE, *secret, *expected.combined}
     for path, (_, mode) in sorted(files.items()):
         bits = mode & 0o7777
         if path in private and bits != _KEY_MODE:
@@ -290,9 +309,9 @@ def _mode_findings(files: Mapping[str, tuple[bytes, int]], stores: tuple[StoreSp
             yield Finding(codes.MODE, f"{path} has mode {bits:04o}; only its owner may write to it")
 
 
-def _secret_findings(files: Mapping[str, tuple[bytes, int]]) -> Iterator[Finding]:
+def _secret_findings(files: Mapping[str, tuple[bytes, int]], combined: Sequence[str]) -> Iterator[Finding]:
     for path, (content, _) in sorted(files.items()):
-        if path != KEY_FILE and _PRIVATE_MARK in content:
+        if path not in (KEY_FILE, *combined) and _PRIVATE_MARK in content:
             yield Finding(codes.KEY_OUTSIDE, f"{path} holds a private key; only {KEY_FILE} may")
 
 

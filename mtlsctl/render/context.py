@@ -6,7 +6,8 @@
 - `release`: the release's name. `folder`: the release's folder on the host, an absolute path.
 - `current`: the absolute path of the service's symlink `current` (which exists only for runtimes that use one).
 - `certificate`, `private_key`: absolute paths of `tls.crt` (chain, end entity first, anchor absent) and `tls.key`.
-- `server_names`: every name that the certificate presents.
+- `server_names`: every name that the certificate presents. `dns_names`: those of them that a caller can ask for by
+  SNI (no addresses, RFC 6066 section 3), in lower case.
 - `listeners`: each with `name`, `sockets` (each with `address` or none for every address, `port`, and `place`, which
   is both as one word: `8443`, `10.0.0.1:8443`, `[2001:db8::1]:8443`), `client_certificate` (`required`, `optional`,
   `none`), `protocols` (of `1.2`, `1.3`), `clients_trust` (absolute path of the callers' anchors, none when nobody may
@@ -30,7 +31,9 @@
 **The template of a pointer file**
 
 - `process`: the name of the process.
-- `sockets`: every address and port of its services, each once: `address`, `port`, `place`, `protocols`.
+- `sockets`: every address and port of its services, each once: `address`, `port`, `place`, `protocols`, and the
+  absolute paths `certificate` and `private_key` of one of the services there.
+- `local_ports`: every port on 127.0.0.1 that a `callee_ports` setting asks for.
 - `includes`: each with `service` and `path`, the absolute path of the file that the manifest's `includes` names.
 - `longest_name`: the length of the longest server name, in characters.
 
@@ -69,6 +72,7 @@ RELEASE_VARIABLES = frozenset(
         "certificate",
         "private_key",
         "server_names",
+        "dns_names",
         "listeners",
         "callees",
         "settings",
@@ -78,7 +82,7 @@ RELEASE_VARIABLES = frozenset(
     }
 )
 SECRET_VARIABLES = frozenset({"store_password"})
-PROCESS_VARIABLES = frozenset({"process", "sockets", "includes", "longest_name"})
+PROCESS_VARIABLES = frozenset({"process", "sockets", "local_ports", "includes", "longest_name"})
 EACH_VARIABLES = frozenset({"callee", "listener"})
 NUMBERS = frozenset({"port", "verify_depth", "longest_name"})
 """Variables and attributes that are numbers wherever they stand: the only ones that need no filter."""
@@ -152,6 +156,8 @@ class SharedSocketView:
     port: int
     place: Untrusted
     protocols: tuple[str, ...]
+    certificate: Untrusted
+    private_key: Untrusted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +184,9 @@ def release_variables(
         "certificate": Untrusted(f"{folder}/{CERTIFICATE_FILE}"),
         "private_key": Untrusted(f"{folder}/{KEY_FILE}"),
         "server_names": tuple(Untrusted(checked_name(name)) for name in recipe.server_names),
+        "dns_names": tuple(
+            Untrusted(checked_name(name)) for name in recipe.server_names if not _is_numeric(name)
+        ),
         "listeners": tuple(listener_view(one, folder, subjects) for one in recipe.listeners),
         "callees": tuple(callee_view(one, folder) for one in recipe.callees),
         "settings": _settings(recipe, runtime),

@@ -101,6 +101,8 @@ def _is_safe(node: nodes.Expr, folder: RuntimeFolder) -> bool:
             return setting in _integers(folder)
         case nodes.Getattr(attr=attribute):
             return attribute in NUMBERS
+        case nodes.Add(left=number, right=nodes.Const(value=int())):
+            return not isinstance(number, nodes.Filter) and _is_safe(number, folder)
     return False
 
 

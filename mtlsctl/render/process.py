@@ -10,6 +10,8 @@ from mtlsctl.model.diagnostic import Diagnostic
 from mtlsctl.model.runtime import SettingType
 from mtlsctl.render import codes
 from mtlsctl.render.context import (
+    CERTIFICATE_FILE,
+    KEY_FILE,
     IncludeView,
     SharedSocketView,
     UnfitSetting,
@@ -45,6 +47,7 @@ class _Door:
     service: str
     listener: ServedListener
     names: frozenset[str]
+    folder: str
 
 
 def render_pointer(folder: RuntimeFolder, process: ProcessId, members: Sequence[Member]) -> bytes:
@@ -58,21 +61,25 @@ def render_pointer(folder: RuntimeFolder, process: ProcessId, members: Sequence[
         raise ValueError(msg)
     ordered = sorted(members, key=lambda member: member[0].instance)
     try:
-        doors = [door for recipe, _ in ordered for door in _doors(recipe)]
+        doors = [door for member in ordered for door in _doors(*member)]
         conflicts = [*_door_conflicts(doors), *_local_conflicts(folder, ordered, doors)]
         if conflicts:
             raise _refused(process, codes.PORT_CONFLICT, conflicts)
-        return render(folder, pointer.template, _variables(process, ordered, doors, pointer.includes))
+        return render(folder, pointer.template, _variables(folder, process, ordered, doors))
     except Unwritable as error:
         raise _refused(process, codes.UNWRITABLE, [str(error)]) from None
     except UnfitSetting as error:
         raise _refused(process, codes.SETTING, [str(error)]) from None
 
 
-def _variables(process: ProcessId, members: Sequence[Member], doors: list[_Door], includes: str) -> dict[str, object]:
+def _variables(
+    folder: RuntimeFolder, process: ProcessId, members: Sequence[Member], doors: list[_Door]
+) -> dict[str, object]:
+    includes = "" if folder.manifest.pointer is None else folder.manifest.pointer.includes
     return {
         "process": Untrusted(label(process.name)),
         "sockets": _shared_sockets(doors),
+        "local_ports": tuple(sorted(port for recipe, _ in members for port in _local_ports(folder, recipe))),
         "includes": tuple(
             IncludeView(
                 service=Untrusted(label(recipe.instance.service)),
@@ -90,24 +97,29 @@ def _shared_sockets(doors: Iterable[_Door]) -> tuple[SharedSocketView, ...]:
     Before nginx 1.29.2 the default server's protocols count for every name of a port, so they cannot be the fewest.
     """
     protocols: dict[Socket, tuple[str, ...]] = {}
+    first: dict[Socket, str] = {}
     for door in doors:
         protocols[door.socket] = tuple(sorted({*protocols.get(door.socket, ()), *door.listener.protocols}))
+        first.setdefault(door.socket, door.folder)
     return tuple(
         SharedSocketView(
             address=place_view(*socket).address,
             port=socket.port,
             place=place_view(*socket).place,
             protocols=checked_protocols(protocols[socket]),
+            certificate=Untrusted(f"{first[socket]}/{CERTIFICATE_FILE}"),
+            private_key=Untrusted(f"{first[socket]}/{KEY_FILE}"),
         )
         for socket in sorted(protocols, key=lambda socket: (socket.port, socket.address or ""))
     )
 
 
-def _doors(recipe: Recipe) -> Iterator[_Door]:
+def _doors(recipe: Recipe, release: str) -> Iterator[_Door]:
+    folder = release_folder(recipe, release)
     names = frozenset(checked_name(name).lower() for name in recipe.server_names)
     for listener in recipe.listeners:
         for socket in listener.sockets:
-            yield _Door(socket=socket, service=recipe.instance.service, listener=listener, names=names)
+            yield _Door(socket=socket, service=recipe.instance.service, listener=listener, names=names, folder=folder)
 
 
 def _door_conflicts(doors: Sequence[_Door]) -> Iterator[str]:

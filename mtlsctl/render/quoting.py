@@ -95,6 +95,38 @@ def nginx(word: object) -> Quoted:
     return Quoted('"' + _printable(word, refused='$"\\', syntax="an nginx configuration") + '"')
 
 
+def apache(word: object) -> Quoted:
+    """A double-quoted argument of an Apache directive.
+
+    Refused: `$` and `%` before a brace (a defined name, a variable), quotes, backslashes, whatever is not printable.
+    """
+    return Quoted('"' + _apache(word, refused="") + '"')
+
+
+def apache_url(word: object) -> Quoted:
+    """The same for the target of `ProxyPass "/"`, with a slash at its end: Apache puts the path right behind it."""
+    text = _apache(word, refused="?#*")
+    return Quoted('"' + text.removesuffix("/") + '/"')
+
+
+def apache_expression(word: object) -> Quoted:
+    """A single-quoted string of an Apache expression (`Require expr`), to compare whole strings with.
+
+    Backslashes and quotes, which RFC 4514 text has, are escaped. Refused: `$` and `%`, which begin a defined name, a
+    back reference or a variable even inside quotes, and whatever is not printable.
+    """
+    text = _printable(word, refused="$%", syntax="an Apache expression")
+    return Quoted("'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'")
+
+
+def _apache(word: object, *, refused: str) -> str:
+    text = _printable(word, refused='"\\' + refused, syntax="an Apache configuration")
+    for opening in ("${", "%{"):
+        if opening in text:
+            raise Unwritable(f"`{opening}` cannot be written into an Apache configuration")
+    return text
+
+
 def js(word: object) -> Quoted:
     """A JavaScript string in ASCII, safe inside HTML too; every text can be written."""
     text = json.dumps(_text_of(word), ensure_ascii=True)
@@ -134,6 +166,9 @@ def _curl_quoted(text: str) -> str:
 
 FILTERS: dict[str, Callable[[object], Quoted]] = {
     "nginx": nginx,
+    "apache": apache,
+    "apache_url": apache_url,
+    "apache_expression": apache_expression,
     "js": js,
     "curl": curl,
     "curl_certificate": curl_certificate,

@@ -69,7 +69,8 @@ class RenderedFile:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderedRelease:
     """A release, complete but for what holds a secret: its private key, which its host links by `key_spki_sha256`, the
-    stores that `stores` specifies, and the manifest's secret files, which `render_secret_files` gives.
+    stores that `stores` specifies, the files of certificate and key at the paths `combined`, and the manifest's secret
+    files, which `render_secret_files` gives.
     """
 
     service: str
@@ -78,6 +79,7 @@ class RenderedRelease:
     key_spki_sha256: str
     files: tuple[RenderedFile, ...]
     stores: tuple[StoreSpecification, ...] = ()
+    combined: tuple[str, ...] = ()
 
 
 def render_release(recipe: Recipe, folder: RuntimeFolder, material: Material) -> RenderedRelease:
@@ -147,6 +149,7 @@ def _filled(recipe: Recipe, folder: RuntimeFolder, material: Material) -> Render
         key_spki_sha256=material.spki_sha256,
         files=tuple(files),
         stores=tuple(one for one in stores if one.kind in SEALED or one.kind is StoreKind.PASSWORD),
+        combined=tuple(one.path for one in stores if one.kind is StoreKind.COMBINED),
     )
 
 

@@ -42,6 +42,7 @@ class StoresView:
     servers: Mapping[Untrusted, Untrusted]
     all_servers: Untrusted | None
     everyone: Untrusted | None
+    combined: Untrusted | None
 
 
 def specifications(recipe: Recipe, manifest: Manifest) -> tuple[StoreSpecification, ...]:
@@ -67,7 +68,7 @@ def specifications(recipe: Recipe, manifest: Manifest) -> tuple[StoreSpecificati
         )
         for store in manifest.stores
         for path, anchors in _occasions(store, recipe)
-        if anchors or store.kind not in TRUST_STORES
+        if (anchors or store.kind not in TRUST_STORES) and (recipe.callees or store.kind is not StoreKind.COMBINED)
     ]
     paths = [one.path.lower() for one in made]
     if len(set(paths)) != len(paths):
@@ -125,6 +126,7 @@ def stores_view(
         servers=paths.get(StoreKind.SERVERS, {}),
         all_servers=only(StoreKind.ALL_SERVERS),
         everyone=only(StoreKind.EVERYONE),
+        combined=only(StoreKind.COMBINED),
     )
 
 

@@ -137,6 +137,69 @@ class Nginx(Program):
         return super().said() + errors[-4000:]
 
 
+APACHE_MAIN = """\
+ServerRoot "{prefix}"
+DefaultRuntimeDir "{prefix}"
+PidFile "{host}/run/apache.pid"
+ErrorLog "{prefix}/error.log"
+LogLevel info
+ServerName localhost
+{modules}
+User #65534
+Group #65534
+StartServers 2
+ThreadsPerChild 25
+MinSpareThreads 25
+MaxRequestWorkers 100
+GracefulShutdownTimeout 5
+{included}
+{own}
+"""
+APACHE_MODULES = ("authz_core", "alias", "headers", "ssl", "proxy", "proxy_http", "slotmem_shm", "lbmethod_byrequests")
+APACHE_FOLDER = Path("/usr/lib/apache2/modules")
+
+
+def load_modules(*, mpm: str = "event", without: str = "") -> str:
+    """What a package would have enabled; `without` is left out."""
+    names = (f"mpm_{mpm}", *(one for one in (*APACHE_MODULES, "proxy_balancer") if one != without))
+    return "\n".join(f"LoadModule {name}_module {APACHE_FOLDER}/mod_{name}.so" for name in names)
+
+
+class Apache(Program):
+    """The Apache of a host, with a main configuration that includes mtlsctl's file and, if given, more of the test's."""
+
+    def __init__(
+        self,
+        host: Path,
+        at: Iterable[tuple[str, int]],
+        *,
+        own: str = "",
+        name: str = "apache",
+        mpm: str = "event",
+        without: str = "",
+    ) -> None:
+        prefix = host.with_name(f"{host.name}-{name}")
+        prefix.mkdir(parents=True)
+        (host / "run").mkdir(exist_ok=True)
+        self.main = prefix / "apache.conf"
+        self.main.write_text(
+            APACHE_MAIN.format(
+                prefix=prefix,
+                host=host,
+                modules=load_modules(mpm=mpm, without=without),
+                included=f'IncludeOptional "{host}/etc/apache2/conf-enabled/*.conf"',
+                own=own,
+            )
+        )
+        argv = [find_peer("apache2"), "-f", self.main, "-DFOREGROUND"]
+        super().__init__(f"{name} of {host.name}", argv, prefix / "log", at=at)
+        self.error_log = prefix / "error.log"
+
+    def said(self) -> str:
+        errors = self.error_log.read_text("utf-8", "replace") if self.error_log.exists() else ""
+        return super().said() + errors[-4000:]
+
+
 class NodeServer(Program):
     """A Node service that takes everything from `current/mtls.cjs`; a door is (listener, address, port)."""
 
