@@ -166,7 +166,7 @@ def load_modules(*, mpm: str = "event", without: str = "") -> str:
 
 
 class Apache(Program):
-    """The Apache of a host, with a main configuration that includes mtlsctl's file and, if given, more of the test's."""
+    """The Apache of a host; its main configuration includes mtlsctl's file and, if given, more of the test's."""
 
     def __init__(
         self,

@@ -21,6 +21,7 @@ from tests.integration.peers import (
     LET_IN,
     TURNED_AWAY,
     UNREACHABLE,
+    Apache,
     Nginx,
     NodeServer,
     Place,
@@ -42,13 +43,15 @@ pytestmark = [pytest.mark.usefixtures("loopback"), pytest.mark.peer("nginx"), py
 BOTH = ["1.2", "1.3"]
 CALLERS = ("mail", "social", "portal")
 STALL_MILLISECONDS = 600
+PROXIES = {"nginx": Nginx, "apache": Apache}
 
 
 class Stage:
-    """A server with callers: `mail` and `guest` with curl's files, `social` in Node, `portal` through nginx."""
+    """A server with callers: `mail` and `guest` with curl's files, `social` in Node, `portal` through a proxy."""
 
     def __init__(self, folder: Path, runtime: str, protocols: list[str], stall_milliseconds: int = 0) -> None:
         self.runtime, self.protocols, self.stall_milliseconds = runtime, protocols, stall_milliseconds
+        self.portal = "apache" if runtime == "apache" else "nginx"
         self.estate = Estate(folder)
         self.saved = folder / "saved"
         self.hosts = {name: self.estate.address(n) for n, name in enumerate(("north", "south", "east"), 2)}
@@ -57,8 +60,8 @@ class Stage:
         self.inventory = self._first()
 
     def _first(self) -> Inventory:
-        process = "nginx" if self.runtime == "nginx" else "schedule"
-        pid_files = {"north": process, "south": "nginx", "east": "social"}
+        process = self.runtime if self.runtime in PROXIES else "schedule"
+        pid_files = {"north": process, "south": self.portal, "east": "social"}
         main = {"name": "main", "port": self.ports[0], "bind": "host", "protocols": self.protocols}
         return {
             "version": 1,
@@ -74,7 +77,7 @@ class Stage:
                 "mail": {"runtime": "curl", "hosts": ["east"]},
                 "guest": {"runtime": "curl", "hosts": ["east"]},
                 "social": {"runtime": "node", "hosts": ["east"]},
-                "portal": {"runtime": "nginx", "hosts": ["south"], "settings": {"egress": {"schedule": self.egress}}},
+                "portal": {"runtime": self.portal, "hosts": ["south"], "settings": {"egress": {"schedule": self.egress}}},
             },
         }
 
@@ -88,8 +91,8 @@ class Stage:
 
     def server(self) -> contextlib.AbstractContextManager[object]:
         north, address = self.estate.host("north"), self.hosts["north"]
-        if self.runtime == "nginx":
-            return Nginx(north, [(address, self.ports[0])])
+        if self.runtime in PROXIES:
+            return PROXIES[self.runtime](north, [(address, self.ports[0])])
         # Its author opens the new port before the inventory says so; mtlsctl cannot do that for a program.
         doors = [("main", address, port) for port in self.ports]
         return NodeServer(north, "schedule", doors, stall_milliseconds=self.stall_milliseconds)
@@ -132,7 +135,7 @@ def under_load(stage: Stage) -> Iterator[tuple[Load, NodeLoad]]:
     portals = [("portal", through_egress("schedule", stage.egress))] * 2
     with (
         stage.server(),
-        Nginx(stage.estate.host("south"), [(LOOPBACK, stage.egress)]),
+        PROXIES[stage.portal](stage.estate.host("south"), [(LOOPBACK, stage.egress)]),
         NodeLoad(stage.estate.host("east"), "social", "schedule") as node,
         Load([*mails, *portals]) as load,
     ):
@@ -166,12 +169,12 @@ def edge_removal(stage: Stage) -> None:
 
 
 def port_change(stage: Stage) -> None:
-    """Callers move to the new port; nginx closes the old one, a program's own socket is its own affair."""
+    """Callers move to the new port; nginx and Apache close the old one, a program's own socket is its own affair."""
     stage.main["port"] = stage.ports[1]
     stage.apply()
     assert LET_IN == stage.call(stage.current("mail"), stage.place(port=stage.ports[1])).outcome
     at_the_old = stage.call(stage.current("mail"), stage.place(port=stage.ports[0])).outcome
-    assert (UNREACHABLE if stage.runtime == "nginx" else LET_IN) == at_the_old
+    assert (UNREACHABLE if stage.runtime in PROXIES else LET_IN) == at_the_old
 
 
 def rename(stage: Stage) -> None:
@@ -255,7 +258,7 @@ def without_a_failure(stage: Stage, changes: Iterable[Callable[[Stage], None]]) 
     assert phases.least(calls) >= 10
 
 
-@pytest.mark.parametrize("runtime", ["nginx", "node"])
+@pytest.mark.parametrize("runtime", ["nginx", "node", pytest.param("apache", marks=pytest.mark.peer("apache2"))])
 def test_no_declared_request_fails_whatever_changes(tmp_path: Path, runtime: str) -> None:
     changes = (callers_cas, servers_ca, edge_removal, port_change, rename, new_lifetime)
     without_a_failure(Stage(tmp_path, runtime, BOTH), changes)
@@ -273,7 +276,7 @@ def test_no_declared_request_fails_at_a_program_that_stalls_and_hides_whom_it_as
     without_a_failure(Stage(tmp_path, "node", ["1.3"], STALL_MILLISECONDS), (callers_cas, servers_ca))
 
 
-@pytest.mark.parametrize("runtime", ["nginx", "node"])
+@pytest.mark.parametrize("runtime", ["nginx", "node", pytest.param("apache", marks=pytest.mark.peer("apache2"))])
 def test_the_naive_order_fails_under_the_same_load(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str
 ) -> None:
