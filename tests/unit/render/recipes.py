@@ -15,8 +15,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from mtlsctl.deliver.layout import combined
 from mtlsctl.model.credential import AuthorityId, CredentialId
 from mtlsctl.model.release import Callee, Endpoint, Recipe, ServedListener, Socket
+from mtlsctl.model.runtime import ProcessScope
 from mtlsctl.model.topology import ClientCertificate, InstanceId, ListenerId, ProcessId
 from mtlsctl.model.trust import PeerPolicy, vouched_for
 from mtlsctl.render.catalog import load_catalog
@@ -79,7 +81,7 @@ def recipe(
     instance = InstanceId(service, HOST)
     return Recipe(
         instance=instance,
-        process=ProcessId(HOST, "nginx" if runtime == "nginx" else service),
+        process=ProcessId(HOST, runtime if FOLDERS[runtime].runtime.scope is ProcessScope.HOST else service),
         runtime=runtime,
         runtime_digest=FOLDERS[runtime].runtime.digest,
         root=str(root),
@@ -154,6 +156,8 @@ def written(made: Recipe, below: Path | None = None) -> tuple[RenderedRelease, P
     )
     (folder / "tls.key").write_bytes(key)
     (folder / "tls.key").chmod(0o600)
+    for path in release.combined:
+        (folder / path).write_bytes(combined((folder / "tls.crt").read_bytes(), key))
     return release, folder
 
 
@@ -165,11 +169,12 @@ def make_current(folder: Path) -> None:
 
 
 def pointer(root: Path, *members: Recipe) -> Path:
-    """All members written, and nginx's pointer file."""
+    """All members written, and the pointer file of their program."""
     pairs = [(made, written(made)[0].release) for made in members]
-    file = root / "etc/nginx/conf.d/mtlsctl.conf"
+    runtime = members[0].runtime
+    file = root / FOLDERS[runtime].runtime.pointer_path.lstrip("/")
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(render_pointer(FOLDERS["nginx"], ProcessId(HOST, "nginx"), pairs))
+    file.write_bytes(render_pointer(FOLDERS[runtime], ProcessId(HOST, runtime), pairs))
     return file
 
 
