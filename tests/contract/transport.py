@@ -79,6 +79,26 @@ class TransportContract:
         assert KEY.reveal() == path.read_bytes()
         assert (0o600, 0o700) == (mode_of(path), mode_of(path.parent))
 
+    def test_a_file_of_certificate_and_key_is_made_where_the_key_is(self, keyed: Place) -> None:
+        chain = b"-----BEGIN CERTIFICATE-----\nleaf\n-----END CERTIFICATE-----\n"
+        files = (StagedFile(path="tls.crt", content=chain * 2), *FILES[1:])
+        made = StagedRelease(
+            service="mail", release=FIRST, key_spki_sha256=SPKI, files=files, combined=("tls.combined",)
+        )
+        path = keyed.at(f"/etc/mtlsctl/mail/releases/{FIRST}/tls.combined")
+        keyed.transport.stage(made)
+        assert (chain + KEY.reveal(), 0o600) == (path.read_bytes(), mode_of(path))
+        before = path.stat().st_ino
+        keyed.transport.stage(made)
+        assert before == path.stat().st_ino
+        path.write_bytes(b"altered")
+        keyed.transport.stage(made)
+        assert chain + KEY.reveal() == path.read_bytes()
+        path.chmod(0o640)
+        keyed.transport.stage(made)
+        assert 0o600 == mode_of(path)
+        assert KEY.reveal().decode() not in repr(made)
+
     def test_a_key_is_kept_once(self, keyed: Place) -> None:
         before = keyed.at(f"/etc/mtlsctl/mail/keys/{SPKI}.key").stat()
         keyed.transport.put_key("mail", SPKI, KEY)

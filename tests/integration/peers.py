@@ -68,6 +68,8 @@ class Program:
     """A process with its log; ends with the block that it is entered for."""
 
     live: list[Program] = []  # noqa: RUF012  what a failed test shows the logs of
+    ends_its_group = False
+    """Whether it ends all of its process group with itself, which must not be the test's."""
 
     def __init__(self, name: str, argv: Sequence[object], log: Path, *, at: Iterable[tuple[str, int]] = ()) -> None:
         self.name, self.argv, self.log, self.places = name, [str(one) for one in argv], log, list(at)
@@ -75,7 +77,9 @@ class Program:
     def __enter__(self) -> Self:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=self.ends_its_group
+            )
         Program.live.append(self)
         try:
             self.await_places()
@@ -148,9 +152,11 @@ ServerName localhost
 User #65534
 Group #65534
 StartServers 2
-ThreadsPerChild 25
-MinSpareThreads 25
-MaxRequestWorkers 100
+<IfModule !mpm_prefork_module>
+    ThreadsPerChild 25
+    MinSpareThreads 25
+    MaxRequestWorkers 100
+</IfModule>
 GracefulShutdownTimeout 5
 {included}
 {own}
@@ -167,6 +173,8 @@ def load_modules(*, mpm: str = "event", without: str = "") -> str:
 
 class Apache(Program):
     """The Apache of a host; its main configuration includes mtlsctl's file and, if given, more of the test's."""
+
+    ends_its_group = True
 
     def __init__(
         self,
@@ -194,6 +202,15 @@ class Apache(Program):
         argv = [find_peer("apache2"), "-f", self.main, "-DFOREGROUND"]
         super().__init__(f"{name} of {host.name}", argv, prefix / "log", at=at)
         self.error_log = prefix / "error.log"
+
+    def await_places(self) -> None:
+        """It opens its sockets before it has read its keys, and writes its pid after that."""
+        deadline = time.monotonic() + 20
+        while "resuming normal operations" not in self.said():
+            assert self.process.poll() is None, f"{self.name} ended:\n{self.said()}"
+            assert time.monotonic() < deadline, f"{self.name} does not start:\n{self.said()}"
+            time.sleep(0.02)
+        super().await_places()
 
     def said(self) -> str:
         errors = self.error_log.read_text("utf-8", "replace") if self.error_log.exists() else ""

@@ -258,6 +258,43 @@ def test_a_release_that_does_not_hold_together_is_refused_by_path(kind: str) -> 
     assert all(any(path in line for path in good_files() | changes) for line in told)
 
 
+BOTH = "tls.combined"
+ITS_KEY = good_files()["tls.key"][0]
+
+
+def test_a_file_of_certificate_and_key_may_hold_a_key_where_it_belongs() -> None:
+    made = {BOTH: (to_pem([LEAF.der]) + ITS_KEY, 0o600)}
+    assert () == staged(made, combined=(BOTH,)).inspect()
+    with pytest.raises(PreflightError, match=r"tls\.combined holds a private key") as refused:
+        staged(made).inspect()
+    assert "M7211" == refused.value.code
+
+
+@pytest.mark.parametrize(
+    ("code", "file"),
+    [
+        ("M7201", None),
+        ("M7209", (to_pem([LEAF.der]) + ITS_KEY, 0o640)),
+        ("M7202", (to_pem([LEAF.der]), 0o600)),
+        ("M7202", (ITS_KEY, 0o600)),
+        ("M7202", (b"", 0o600)),
+        ("M7202", (ITS_KEY + to_pem([LEAF.der]), 0o600)),
+        ("M7202", (to_pem([OTHER.der]) + ITS_KEY, 0o600)),
+        ("M7202", (to_pem([LEAF.der]) + private_pem(OTHER.key).reveal(), 0o600)),
+        ("M7202", (to_pem([LEAF.der]) + ITS_KEY * 2, 0o600)),
+        ("M7202", (to_pem([LEAF.der, OTHER.der]) + ITS_KEY, 0o600)),
+    ],
+)
+def test_a_file_of_certificate_and_key_that_holds_anything_else_is_refused(
+    code: str, file: tuple[bytes, int] | None
+) -> None:
+    with pytest.raises(PreflightError) as refused:
+        staged({BOTH: file}, combined=(BOTH,)).inspect()
+    assert code == refused.value.code
+    assert BOTH in refused.value.message
+    assert "PRIVATE" not in "".join([refused.value.message, *refused.value.notes])
+
+
 def leaf_of(*usages: KeyUsage, **changes: Any) -> Leaf:
     return make_leaf(MAIL, certificate_profile(usages=frozenset(usages or KeyUsage), **changes))
 

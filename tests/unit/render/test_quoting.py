@@ -4,7 +4,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mtlsctl.render.quoting import LONGEST, Quoted, Untrusted, Unwritable, curl, curl_certificate, js, nginx
+from mtlsctl.render.quoting import (
+    LONGEST,
+    Quoted,
+    Untrusted,
+    Unwritable,
+    apache,
+    apache_expression,
+    apache_url,
+    curl,
+    curl_certificate,
+    js,
+    nginx,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +38,43 @@ def test_a_refusal_names_the_character_and_never_the_value() -> None:
     with pytest.raises(Unwritable, match=r"U\+000A") as refused:
         nginx(Untrusted("secret\nvalue"))
     assert "secret" not in str(refused.value)
+
+
+def test_apache_arguments_are_double_quoted() -> None:
+    assert '"/etc/mtlsctl/a b/100%/tls.crt"' == apache(Untrusted("/etc/mtlsctl/a b/100%/tls.crt"))
+
+
+@pytest.mark.parametrize(
+    "text", ["${X}", "%{X}", 'a"b', "a\\b", "a\\", "a\nb", "a\0b", "\u2028", "\u202e", "", "x" * (LONGEST + 1)]
+)
+def test_apache_refuses_what_it_would_expand_or_cannot_hold_unchanged(text: str) -> None:
+    for quote in (apache, apache_url, apache_expression):
+        if quote is apache_expression and text in ('a"b', "a\\b", "a\\"):
+            continue  # it has an escape there
+        with pytest.raises(Unwritable):
+            quote(Untrusted(text))
+
+
+def test_the_target_of_a_proxy_ends_with_one_slash() -> None:
+    for text in ("http://127.0.0.1:8080", "http://127.0.0.1:8080/"):
+        assert '"http://127.0.0.1:8080/"' == apache_url(Untrusted(text))
+    assert '"http://[::1]:8080/app/"' == apache_url(Untrusted("http://[::1]:8080/app"))
+
+
+@pytest.mark.parametrize("text", ["http://h/?a", "http://h/#a", "http://h/*"])
+def test_the_target_of_a_proxy_is_no_more_than_a_path(text: str) -> None:
+    with pytest.raises(Unwritable):
+        apache_url(Untrusted(text))
+
+
+def test_strings_of_apache_expressions_escape_quotes_and_backslashes() -> None:
+    assert r"""'O=a\\, b,CN=o\'c"d'""" == apache_expression(Untrusted("O=a\\, b,CN=o'c\"d"))
+
+
+@pytest.mark.parametrize("text", ["$1", "a$", "%{X}", "100%"])
+def test_strings_of_apache_expressions_name_no_variable_and_no_group(text: str) -> None:
+    with pytest.raises(Unwritable):
+        apache_expression(Untrusted(text))
 
 
 def test_javascript_strings_are_ascii_and_safe_inside_html() -> None:
