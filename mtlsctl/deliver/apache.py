@@ -1,14 +1,15 @@
 """Apache httpd: asked in every way that cannot end it whether it would take a configuration, before it is told to.
 
 A graceful restart that fails ends the whole server, and `apache2 -t` passes much of what only a start refuses: a key
-that does not match, a cipher that this OpenSSL does not have, a port that is taken. So before the switch a server of our
-own is started with the staged files, and every place where the real one would newly listen is tried; and before the
+that does not match, a cipher that this OpenSSL does not have, a port that is taken. So before the switch a server of
+our own is started with the staged files, and every place where the real one would newly listen is tried; and before the
 signal the real one's whole configuration is tested, as its own command line and environment read it.
 """
 
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import re
 import signal
@@ -188,14 +189,20 @@ def places_of(pointer: bytes) -> frozenset[Place]:
     )
 
 
-def refuse_taken(before: bytes, after: bytes) -> None:
-    """Raise DeliveryError M4201 when Apache could not listen at a place that is new in the pointer file.
+def places_open(pid: int) -> frozenset[Place]:
+    """Where a process listens now, so that it can go on doing so."""
+    own = frozenset(_sockets(pid))
+    return frozenset(place for inode, place in _listening(pid) if inode in own)
 
-    Then a graceful restart would end it: when another program has the port, when another file of Apache's own opens it,
-    when the address is not one of this machine, and when Apache itself has the port open for every address, or for one
-    of them where it now wants all. What only root may bind is left to Apache.
+
+def refuse_taken(now: frozenset[Place], pointer: bytes) -> None:
+    """Raise DeliveryError M4201 when Apache could not listen at a place where it does not listen now.
+
+    Then a graceful restart would end it: when another program has the port, when the address is not one of this
+    machine, and when Apache itself has the port open for every address, or for one of them where it now wants all.
+    What only root may bind is left to Apache.
     """
-    added = sorted(places_of(after) - places_of(before), key=str)
+    added = sorted(places_of(pointer) - now, key=str)
     problems = [problem for place in added if (problem := _taken(place)) is not None]
     if problems:
         raise DeliveryError(
@@ -319,7 +326,7 @@ def _without_verbs(argv: Sequence[bytes]) -> Iterator[bytes]:
 
 def _is_taken_up(parent: int, before: frozenset[tuple[int, str]]) -> bool:
     """Whether a new child accepts connections, and none of those that were there before does."""
-    listening = _listening_sockets(parent)
+    listening = frozenset(inode for inode, _ in _listening(parent))
     accepting = {child for child in children(parent) if _accepts(child[0], listening)}
     return bool(accepting) and accepting.isdisjoint(before)
 
@@ -335,14 +342,22 @@ def _accepts(pid: int, listening: frozenset[str]) -> bool:
     return False
 
 
-def _listening_sockets(pid: int) -> frozenset[str]:
-    """The inodes of all sockets that listen in the process's network (`/proc/PID/net/tcp`, state 0A)."""
-    found: set[str] = set()
+def _listening(pid: int) -> Iterator[tuple[str, Place]]:
+    """(inode, place) of every socket that listens in the process's network (`/proc/PID/net/tcp`, state 0A)."""
     for name in ("tcp", "tcp6"):
         with suppress(OSError):
-            lines = (PROC / str(pid) / "net" / name).read_text("ascii", "replace").splitlines()[1:]
-            found |= {fields[9] for line in lines if (fields := line.split())[3] == "0A"}
-    return frozenset(found)
+            for line in (PROC / str(pid) / "net" / name).read_text("ascii", "replace").splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == "0A":
+                    address, port = fields[1].split(":")
+                    yield fields[9], (_address(address), int(port, 16))
+
+
+def _address(text: str) -> str | None:
+    """An address in words of four bytes, each in the machine's order; None for all of them."""
+    words = [int(text[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(text), 8)]
+    address = ipaddress.ip_address(b"".join(words))
+    return None if address.is_unspecified else str(address)
 
 
 def _sockets(pid: int) -> Iterator[str]:

@@ -373,12 +373,23 @@ class LocalTransport:
         if not isinstance(pointer, FilePointer):
             raise DeliveryError(f"{pointer.path} is not a file that Apache includes", code="M4102")
         if self._host.pid_files:  # what runs there runs on this machine
-            now = self.read_pointer(pointer.path)
-            apache.refuse_taken(now.content if isinstance(now, FilePointer) else b"", pointer.content)
+            apache.refuse_taken(self._places_of_apache(pointer.path), pointer.content)
         with self._tree.step("check", pointer.path), tempfile.TemporaryDirectory(prefix="mtlsctl-apache-") as folder:
             return apache.try_configuration(
                 program, pointer.content, Path(folder), deadline_seconds=self._check_deadline
             )
+
+    def _places_of_apache(self, path: str) -> frozenset[apache.Place]:
+        """Where the pointer on the host makes it listen, and where it does listen."""
+        now = self.read_pointer(path)
+        found = apache.places_of(now.content) if isinstance(now, FilePointer) else frozenset()
+        for _, relative in self._host.pid_files:
+            with suppress(ProcessLookupError, OSError, DeliveryError):  # a process of another program, or none
+                pid = self._read_pid(relative)
+                if pid is not None:
+                    Running(pid, apache.PROGRAMS[0]).close()
+                    found |= apache.places_open(pid)
+        return found
 
     def reload(self, reload: Reload, *, program: str, process: str) -> str | None:
         """See `Transport.reload`; how a process without workers took it up shows on the wire only."""

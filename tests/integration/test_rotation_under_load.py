@@ -43,7 +43,7 @@ pytestmark = [pytest.mark.usefixtures("loopback"), pytest.mark.peer("nginx"), py
 BOTH = ["1.2", "1.3"]
 CALLERS = ("mail", "social", "portal")
 STALL_MILLISECONDS = 600
-PROXIES = {"nginx": Nginx, "apache": Apache}
+PROXIES: dict[str, type[Nginx] | type[Apache]] = {"nginx": Nginx, "apache": Apache}
 
 
 class Stage:
@@ -77,7 +77,11 @@ class Stage:
                 "mail": {"runtime": "curl", "hosts": ["east"]},
                 "guest": {"runtime": "curl", "hosts": ["east"]},
                 "social": {"runtime": "node", "hosts": ["east"]},
-                "portal": {"runtime": self.portal, "hosts": ["south"], "settings": {"egress": {"schedule": self.egress}}},
+                "portal": {
+                    "runtime": self.portal,
+                    "hosts": ["south"],
+                    "settings": {"egress": {"schedule": self.egress}},
+                },
             },
         }
 

@@ -63,9 +63,7 @@ class TestCheck:
     pytestmark = needs_apache
 
     def check(self, root: Path, content: bytes, **pid_files: str) -> str | None:
-        return LocalTransport(host(root, **pid_files)).check(
-            Check.APACHE_TEST, FilePointer(path=CONF, content=content)
-        )
+        return LocalTransport(host(root, **pid_files)).check(Check.APACHE_TEST, FilePointer(path=CONF, content=content))
 
     def refused(self, root: Path, content: bytes, **pid_files: str) -> DeliveryError:
         with pytest.raises(DeliveryError) as raised:
@@ -116,9 +114,7 @@ class TestCheck:
             assert self.check(tmp_path, text, apache="run/apache.pid") is None
 
     @pytest.mark.parametrize(("before", "after"), [("", "127.0.0.1:"), ("127.0.0.1:", "")])
-    def test_a_port_that_is_open_cannot_become_narrower_or_wider(
-        self, tmp_path: Path, before: str, after: str
-    ) -> None:
+    def test_a_port_that_is_open_cannot_become_narrower_or_wider(self, tmp_path: Path, before: str, after: str) -> None:
         address = "" if not before else "127.0.0.1"
         with socket.create_server((address, 0)) as ours:
             port = ours.getsockname()[1]
@@ -272,6 +268,9 @@ class TestGraceful:
         assert "M4205" == refused.value.code
         assert 0 != program.process.wait(10)
         assert "has ended" in (self.reload(transport) or "")
+
+    def test_where_it_listens_is_known(self, program: Program, port: int) -> None:
+        assert frozenset({("127.0.0.1", port)}) == apache.places_open(program.process.pid)
 
     @pytest.mark.parametrize("mpm", ["event", "worker", "prefork"])
     def test_a_child_that_still_serves_an_old_connection_is_not_waited_for(

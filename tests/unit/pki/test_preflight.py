@@ -263,7 +263,7 @@ ITS_KEY = good_files()["tls.key"][0]
 
 
 def test_a_file_of_certificate_and_key_may_hold_a_key_where_it_belongs() -> None:
-    made = {BOTH: (to_pem([LEAF.der]) + ITS_KEY, 0o600)}
+    made: dict[str, tuple[bytes, int] | None] = {BOTH: (to_pem([LEAF.der]) + ITS_KEY, 0o600)}
     assert () == staged(made, combined=(BOTH,)).inspect()
     with pytest.raises(PreflightError, match=r"tls\.combined holds a private key") as refused:
         staged(made).inspect()

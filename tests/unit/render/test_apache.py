@@ -358,9 +358,7 @@ def test_the_first_of_two_endpoints_may_be_down(tmp_path: Path) -> None:
     port, egress = free_port(), free_port()
     serving = recipe("schedule", "apache", root=tmp_path, listeners=[door(port, address="127.0.0.1")])
     callee = call("schedule", port, "127.0.0.9", "127.0.0.1")
-    calling = recipe(
-        "mail", "apache", root=tmp_path, callees=[callee], settings=[("egress", (("schedule", egress),))]
-    )
+    calling = recipe("mail", "apache", root=tmp_path, callees=[callee], settings=[("egress", (("schedule", egress),))])
     with running(tmp_path, serving, calling):
         assert [(200, "schedule")] * 4 == [plain(egress) for _ in range(4)]
 
@@ -382,9 +380,7 @@ def signed(folder: Path, name: str, subject: x509.Name, names: tuple[str, ...] =
     files = folder / f"{name}.crt", folder / f"{name}.key"
     files[0].write_bytes(leaf.public_bytes(serialization.Encoding.PEM))
     files[1].write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return files
 
@@ -393,18 +389,18 @@ def subject(*parts: tuple[x509.ObjectIdentifier, str]) -> x509.Name:
     return x509.Name([x509.NameAttribute(*part) for part in parts])
 
 
-CN, O, OU = NameOID.COMMON_NAME, NameOID.ORGANIZATION_NAME, NameOID.ORGANIZATIONAL_UNIT_NAME
+CN, ORG, OU = NameOID.COMMON_NAME, NameOID.ORGANIZATION_NAME, NameOID.ORGANIZATIONAL_UNIT_NAME
 ISSUER = "CN=mail.calendar CA g1"
 ODD = {
-    "comma": subject((O, "Acme, Inc."), (CN, "web")),
+    "comma": subject((ORG, "Acme, Inc."), (CN, "web")),
     "apostrophe": subject((CN, "o'web")),
     "quote": subject((CN, 'a"web"')),
     "backslash": subject((CN, "a\\web")),
     "semicolon": subject((CN, "a;web<b>+c")),
     "spaces": subject((CN, " web ")),
     "hash": subject((CN, "#web")),
-    "umlaut": subject((O, "Bücher"), (CN, "wéb")),
-    "long": subject((O, "Acme"), (OU, "x" * 60), (CN, "web")),
+    "umlaut": subject((ORG, "Bücher"), (CN, "wéb")),
+    "long": subject((ORG, "Acme"), (OU, "x" * 60), (CN, "web")),
 }
 
 
@@ -414,7 +410,7 @@ def members_of(made: Recipe, members: list[tuple[str, str]], folder: Path) -> Pa
     release, place = written(made)
     known = variables.release_variables(made, release.release, FOLDERS["apache"].runtime)
     views = tuple(variables.MemberView(issuer=Untrusted(i), subject=Untrusted(s)) for i, s in members)
-    known["listeners"] = tuple(replace(one, members=views) for one in known["listeners"])  # type: ignore[attr-defined,type-var]
+    known["listeners"] = tuple(replace(one, members=views) for one in known["listeners"])  # type: ignore[attr-defined]
     (place / "apache.conf").write_bytes(render(FOLDERS["apache"], "instance.conf.j2", known))
     return included
 
@@ -424,14 +420,14 @@ def test_a_member_is_let_in_by_its_whole_subject_and_issuer_and_by_nothing_less(
     serving = recipe("schedule", "apache", root=tmp_path, listeners=[door(port)])
     attacks = {
         "another": subject((CN, "batch")),
-        "comma inside": subject((O, "x,CN=web"), (CN, "batch")),
-        "comma outside": subject((CN, "batch"), (O, "x,CN=web")),
+        "comma inside": subject((ORG, "x,CN=web"), (CN, "batch")),
+        "comma outside": subject((CN, "batch"), (ORG, "x,CN=web")),
         "two names": subject((CN, "batch"), (CN, "web")),
         "two names reversed": subject((CN, "web"), (CN, "batch")),
         "longer": subject((CN, "web.evil")),
         "shorter": subject((CN, "we")),
         "case": subject((CN, "WEB")),
-        "more": subject((O, "Acme"), (CN, "web")),
+        "more": subject((ORG, "Acme"), (CN, "web")),
         "expression": subject((CN, "' || 'a' == 'a")),
         "variable": subject((CN, "%{SSL_CLIENT_I_DN}")),
         "as text": subject((CN, r"\'web")),
@@ -503,5 +499,3 @@ def test_a_service_that_calls_nobody_has_its_key_in_one_file_only(tmp_path: Path
     assert (folder / "tls.crt").read_bytes() + (folder / "tls.key").read_bytes() == (
         folder / "tls.combined"
     ).read_bytes()
-
-
