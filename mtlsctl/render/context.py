@@ -7,7 +7,7 @@
 - `current`: the absolute path of the service's symlink `current` (which exists only for runtimes that use one).
 - `certificate`, `private_key`: absolute paths of `tls.crt` (chain, end entity first, anchor absent) and `tls.key`.
 - `server_names`: every name that the certificate presents. `dns_names`: those of them that a caller can ask for by
-  SNI (no addresses, RFC 6066 section 3), in lower case.
+  SNI (no addresses, RFC 6066 section 3).
 - `listeners`: each with `name`, `sockets` (each with `address` or none for every address, `port`, and `place`, which
   is both as one word: `8443`, `10.0.0.1:8443`, `[2001:db8::1]:8443`), `client_certificate` (`required`, `optional`,
   `none`), `protocols` (of `1.2`, `1.3`), `clients_trust` (absolute path of the callers' anchors, none when nobody may
@@ -184,9 +184,7 @@ def release_variables(
         "certificate": Untrusted(f"{folder}/{CERTIFICATE_FILE}"),
         "private_key": Untrusted(f"{folder}/{KEY_FILE}"),
         "server_names": tuple(Untrusted(checked_name(name)) for name in recipe.server_names),
-        "dns_names": tuple(
-            Untrusted(checked_name(name)) for name in recipe.server_names if not _is_numeric(name)
-        ),
+        "dns_names": tuple(Untrusted(checked_name(name)) for name in recipe.server_names if not _is_numeric(name)),
         "listeners": tuple(listener_view(one, folder, subjects) for one in recipe.listeners),
         "callees": tuple(callee_view(one, folder) for one in recipe.callees),
         "settings": _settings(recipe, runtime),

@@ -103,6 +103,11 @@ def apache(word: object) -> Quoted:
     return Quoted('"' + _apache(word, refused="") + '"')
 
 
+def apache_name(word: object) -> Quoted:
+    """The same for `ServerName`, where a colon would begin a port; so no IPv6 address, nor a pattern."""
+    return Quoted('"' + _apache(word, refused=":*?") + '"')
+
+
 def apache_url(word: object) -> Quoted:
     """The same for the target of `ProxyPass "/"`, with a slash at its end: Apache puts the path right behind it."""
     text = _apache(word, refused="?#*")
@@ -167,6 +172,7 @@ def _curl_quoted(text: str) -> str:
 FILTERS: dict[str, Callable[[object], Quoted]] = {
     "nginx": nginx,
     "apache": apache,
+    "apache_name": apache_name,
     "apache_url": apache_url,
     "apache_expression": apache_expression,
     "js": js,

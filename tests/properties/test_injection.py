@@ -37,6 +37,7 @@ from mtlsctl.render.process import render_pointer
 from mtlsctl.render.quoting import FILTERS, Untrusted, Unwritable
 from mtlsctl.render.release import fill, render_secret_files
 from tests.conftest import find_peer
+from tests.integration.peers import APACHE_FOLDER, load_modules
 from tests.unit.render.recipes import FOLDERS, call, door, recipe
 
 if TYPE_CHECKING:
@@ -167,6 +168,21 @@ MEMBERS = {
         ],
         settings=[("egress", (("ledger", 9001),)), ("upstream", "http://127.0.0.1:8080")],
     ),
+    "apache": recipe(
+        "schedule",
+        "apache",
+        root="/srv/estate",
+        names=("first.example.com", "second.example.com"),
+        listeners=[
+            door(8443, name="front", callers=("mail", "social")),
+            door(9443, name="admin", callers=(), address="10.9.8.7"),
+        ],
+        callees=[
+            call("ledger", 7443, "10.0.0.5", "db.example.net", listener="outer"),
+            call("vault", 6443, "10.0.0.6", listener="inner"),
+        ],
+        settings=[("egress", (("ledger", 9001),)), ("upstream", "http://127.0.0.1:8080")],
+    ),
     "node": recipe(
         "schedule",
         "node",
@@ -252,7 +268,10 @@ def rendered(made: Recipe) -> Any:
         files |= {file.path: file.content.decode() for file in secret}
     if folder.manifest.pointer is not None:
         member = (made, release.release)
-        files["pointer.conf"] = render_pointer(folder, ProcessId("web1", "nginx"), [member]).decode()
+        pointer = render_pointer(folder, ProcessId("web1", made.runtime), [member]).decode()
+        files["pointer.conf" if made.runtime == "nginx" else f"pointer.{made.runtime}"] = pointer
+        if made.runtime != "nginx":
+            files = {path.replace(".conf", f".{made.runtime}"): text for path, text in files.items()}
     return {path: text.replace(release.release, "RELEASE") for path, text in files.items()}
 
 
@@ -277,6 +296,50 @@ class Leaf(str):
     """A value, as opposed to the tree around it."""
 
     __slots__ = ()
+
+
+APACHE_WORD = re.compile(r"""\s*(?:"((?:[^"\\\\]|\\\\.)*)"|([^\s"]\S*))""")
+APACHE_STRING = re.compile(r"""'((?:[^'\\\\]|\\\\.)*)'""")
+
+
+def apache_tree(text: str, _: Any) -> Any:
+    """Apache's syntax as its manual describes it (Syntax of the Configuration Files); `apache2` itself agrees, below."""
+    tree: list[Any] = []
+    within = [tree]
+    for line in re.sub(r"\\\n", "", text).split("\n"):
+        stripped = line.strip()
+        if stripped.startswith("</"):
+            within.pop()
+        elif stripped.startswith("<"):
+            within[-1].append([*_apache_line(stripped[1:].removesuffix(">")), inner := []])
+            within.append(inner)
+        elif stripped.startswith("#"):
+            within[-1].append([stripped])
+        elif stripped:
+            within[-1].append(_apache_line(stripped))
+    assert within == [tree], text
+    return tree
+
+
+def _apache_line(line: str) -> list[Any]:
+    directive, _, rest = line.partition(" ")
+    if directive == "Require":
+        parts = APACHE_STRING.split(rest)
+        return [directive, *(Leaf(re.sub(r"\\(.)", r"\1", one)) if at % 2 else one for at, one in enumerate(parts))]
+    words, at = [directive], 0
+    while rest[at:].strip():
+        found = APACHE_WORD.match(rest, at)
+        assert found is not None, line
+        at = found.end()
+        words.append(found[2] if found[1] is None else _apache_leaf(directive, found[1]))
+    return words
+
+
+def _apache_leaf(directive: str, word: str) -> Any:
+    if "${" in word or "%{" in word:
+        return ["expanded", word]
+    # The target of a proxy always ends with a slash, whether what stands for it does or not.
+    return Leaf(word.removesuffix("/") if directive.startswith("ProxyPass") and word != "/" else word)
 
 
 REST = "\n// All copies of this module"
@@ -404,7 +467,14 @@ def text_tree(text: str, _: Any) -> Any:
 
 
 def tree_of(path: Any, text: str, tmp_path: Path) -> Any:
-    readers = {".conf": nginx_tree, ".cjs": js_tree, ".curlrc": curl_tree, ".args": argument_tree, ".rb": ruby_tree}
+    readers = {
+        ".conf": nginx_tree,
+        ".apache": apache_tree,
+        ".cjs": js_tree,
+        ".curlrc": curl_tree,
+        ".args": argument_tree,
+        ".rb": ruby_tree,
+    }
     return next((read for end, read in readers.items() if path.endswith(end)), text_tree)(text, tmp_path)
 
 
@@ -439,7 +509,9 @@ def check_shape(benign: Any, files: Any, before: Any, hostile: str, tmp_path: Pa
         new_shape, new_leaves = shape_of(path, files[path], tmp_path)
         assert shape == new_shape
         for old, new in zip(leaves, new_leaves, strict=True):
-            assert new in (old, old.replace(before, hostile), old.replace(before, f"[{hostile}]"))
+            # A slash at the end is Apache's to add, wherever a proxy leads to.
+            given = (hostile, f"[{hostile}]", hostile.removesuffix("/"))
+            assert new in (old, *(old.replace(before, one) for one in given))
 
 
 CLOSED = {"runtime", "client_certificate", "protocols"}
@@ -458,6 +530,8 @@ def dotted(one: Any) -> str:
 
 
 def outcome(name: str, path: Any, hostile: str, benign: Any, tmp_path: Path) -> str:
+    if name == "apache" and path[0] == "server_names" and hostile in ("::1", "fe80::1%eth0"):
+        return "taken"  # nobody can ask for an address by SNI (RFC 6066 section 3), so it is no name of a virtual host
     plain = recipe_to_json(MEMBERS[name])
     before = leaf_at(plain, path)
     try:
@@ -485,6 +559,76 @@ def test_an_honest_value_is_taken(name: str, path: Any, tmp_path: Path) -> None:
     is_name_of_setting = path[0] == "settings" and path[2:] == (0,)
     expected = "refused" if is_name_of_setting else "taken"
     assert expected == outcome(name, path, honest, rendered(MEMBERS[name]), tmp_path)
+
+
+def written_lines(folder: Path, files: Any) -> list[str]:
+    """Puts the files where they name each other, and gives every directive that Apache is to find, a line for each."""
+    release = folder / "etc/mtlsctl/schedule/releases/RELEASE"
+    files = {path: text.replace("/srv/estate", str(folder)) for path, text in files.items()}
+    for path, text in {**files, "tls.key": "key", "tls.combined": "key"}.items():
+        place = release / path.replace(".apache", ".conf")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text, encoding="utf-8")
+    return list(_directives(files, "pointer.apache"))
+
+
+def _directives(files: Any, path: str) -> Iterator[str]:
+    old = False
+    for line in map(str.strip, files[path].split("\n")):
+        if "IfVersion" in line:
+            old = line.startswith("<IfVersion <")  # what runs here is newer than that
+        elif line.startswith("Include "):
+            yield from _directives(files, line.rpartition("/RELEASE/")[2].removesuffix('.conf"') + ".apache")
+        elif line and not line.startswith("#") and not old:
+            yield line
+
+
+def lines_that_apache_read(folder: Path) -> list[str] | None:
+    """`apache2 -t -D DUMP_CONFIG`: each directive and section as Apache understood where it begins and ends.
+
+    None when it stopped at a name that is not known here, as it may.
+    """
+    release = folder / "etc/mtlsctl/schedule/releases/RELEASE"
+    main = folder / "main.conf"
+    main.write_text(
+        f'ServerRoot "{folder}"\nDefaultRuntimeDir "{folder}"\nErrorLog "{folder}/log"\nServerName x\n'
+        f"{load_modules()}\nLoadModule info_module {APACHE_FOLDER}/mod_info.so\nInclude {release}/pointer.conf\n"
+    )
+    argv = [str(find_peer("apache2")), "-t", "-D", "DUMP_CONFIG", "-f", str(main)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30)
+    if "failed to set up sockaddr for" in done.stderr:
+        return None
+    assert done.returncode == 0, done.stderr
+    ours, found = False, []
+    for line in map(str.strip, done.stdout.split("\n")):
+        if line.startswith("# In file: "):
+            ours = line.removeprefix("# In file: ").startswith(str(release))
+        elif line and ours and not re.fullmatch(r"#\s+[0-9]+:", line):
+            found.append(re.sub(r"^(<[A-Za-z]+) >$", r"\1>", line))
+    return found
+
+
+@pytest.mark.peer("apache2")
+@pytest.mark.skipif(find_peer("apache2") is None, reason="apache2 is not installed")
+@pytest.mark.parametrize("path", [path for name, path in FIELDS if name == "apache" and path != ("root",)], ids=dotted)
+def test_apache_reads_a_hostile_value_where_we_wrote_it_and_nothing_else(path: Any, tmp_path: Path) -> None:
+    """Not one directive more or less, none joined with the next, nothing expanded."""
+    plain = recipe_to_json(MEMBERS["apache"])
+    before, taken = leaf_at(plain, path), 0
+    for number, hostile in enumerate((before, *HOSTILE)):
+        try:
+            made = replace(recipe_from_json(with_text(plain, before, hostile)), runtime="apache")
+            files = rendered(made)
+        except (MtlsctlError, ValueError):
+            continue
+        files = {name: text.replace(f"/{made.instance.service}/", "/schedule/") for name, text in files.items()}
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        expected = written_lines(folder, files)
+        read = lines_that_apache_read(folder)
+        assert read in (expected, None), hostile
+        taken += read is not None
+    assert taken >= 1
 
 
 @pytest.mark.parametrize("field", ["client_certificate", "protocols"])

@@ -11,6 +11,7 @@ from mtlsctl.render.quoting import (
     Unwritable,
     apache,
     apache_expression,
+    apache_name,
     apache_url,
     curl,
     curl_certificate,
@@ -59,6 +60,13 @@ def test_the_target_of_a_proxy_ends_with_one_slash() -> None:
     for text in ("http://127.0.0.1:8080", "http://127.0.0.1:8080/"):
         assert '"http://127.0.0.1:8080/"' == apache_url(Untrusted(text))
     assert '"http://[::1]:8080/app/"' == apache_url(Untrusted("http://[::1]:8080/app"))
+
+
+@pytest.mark.parametrize("text", ["::1", "a:80", "*.example.com", "a?"])
+def test_the_name_of_a_virtual_host_is_no_address_with_colons_and_no_pattern(text: str) -> None:
+    assert '"a.example.com"' == apache_name(Untrusted("a.example.com"))
+    with pytest.raises(Unwritable):
+        apache_name(Untrusted(text))
 
 
 @pytest.mark.parametrize("text", ["http://h/?a", "http://h/#a", "http://h/*"])
