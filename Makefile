@@ -22,7 +22,7 @@ test: $(VENV)/.test  ## set up and run every test; a peer that is missing is ski
 unit: $(VENV)/.test  ## the tests that need no other program and take seconds
 	$(PYTEST) tests/unit tests/contract tests/cli tests/golden
 
-integration: $(VENV)/.test  ## real nginx, Node, curl and Python on loopback
+integration: $(VENV)/.test  ## real nginx, Apache, Node, curl and Python on loopback
 	$(PYTEST) tests/integration
 
 interop: $(VENV)/.test  ## every server with every caller; writes docs/reference/interop.md from what came out

@@ -114,6 +114,11 @@ def apache_url(word: object) -> Quoted:
     return Quoted('"' + text.removesuffix("/") + '/"')
 
 
+def apache_message(word: object) -> Quoted:
+    """One line of text for `ErrorDocument`, which reads it as the string of an expression; refused as there."""
+    return Quoted('"' + _apache(word, refused="$%") + '\\n"')
+
+
 def apache_expression(word: object) -> Quoted:
     """A single-quoted string of an Apache expression (`Require expr`), to compare whole strings with.
 
@@ -174,6 +179,7 @@ FILTERS: dict[str, Callable[[object], Quoted]] = {
     "apache": apache,
     "apache_name": apache_name,
     "apache_url": apache_url,
+    "apache_message": apache_message,
     "apache_expression": apache_expression,
     "js": js,
     "curl": curl,

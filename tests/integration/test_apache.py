@@ -236,7 +236,7 @@ def test_no_name_a_foreign_name_and_that_of_a_service_without_callers_are_refuse
 ) -> None:
     context = caller_context(world.current("mail"), f"gate.{door}", tls=(DOORS[door],))
     place = world.places[f"gate.{door}"]
-    assert (200, "gate ") == get(context, place, host=internal("gate"))
+    assert (200, "gate\n") == get(context, place, host=internal("gate"))
     assert 421 == get(context, place, host=internal("ledger"))[0]
     context.check_hostname = False
     alert = {"old": "HANDSHAKE_FAILURE", "new": "PROTOCOL_VERSION"}[door]

@@ -338,6 +338,8 @@ def _apache_line(line: str) -> list[Any]:
 def _apache_leaf(directive: str, word: str) -> Any:
     if "${" in word or "%{" in word:
         return ["expanded", word]
+    if directive == "ErrorDocument":
+        word = word.removesuffix(r"\n")
     # The target of a proxy always ends with a slash, whether what stands for it does or not.
     return Leaf(word.removesuffix("/") if directive.startswith("ProxyPass") and word != "/" else word)
 

@@ -11,6 +11,7 @@ from mtlsctl.render.quoting import (
     Unwritable,
     apache,
     apache_expression,
+    apache_message,
     apache_name,
     apache_url,
     curl,
@@ -77,6 +78,13 @@ def test_the_target_of_a_proxy_is_no_more_than_a_path(text: str) -> None:
 
 def test_strings_of_apache_expressions_escape_quotes_and_backslashes() -> None:
     assert r"""'O=a\\, b,CN=o\'c"d'""" == apache_expression(Untrusted("O=a\\, b,CN=o'c\"d"))
+
+
+def test_a_message_of_apache_is_one_line() -> None:
+    assert r'"schedule\n"' == apache_message(Untrusted("schedule"))
+    for text in ("a%", "a$", "a\\n", "a\n", 'a"'):
+        with pytest.raises(Unwritable):
+            apache_message(Untrusted(text))
 
 
 @pytest.mark.parametrize("text", ["$1", "a$", "%{X}", "100%"])
