@@ -43,11 +43,15 @@ _COMMON_NAME = b"\x06\x03\x55\x04\x03"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """What a door showed. `if_proven`: it is a refusal where a declared caller was served at the same door."""
+    """What a door showed. `if_proven`: it is a refusal where a declared caller was served at the same door.
+
+    `shows_nothing`: nobody is to be let in there, and it ended a greeting before it showed any certificate.
+    """
 
     observed: Observation
     evidence: str
     if_proven: bool = False
+    shows_nothing: bool = False
     http_status: int | None = None
     served_sha256: str | None = None
 
@@ -194,7 +198,9 @@ def compare_first_flight(expected: Served, address: str, port: int, *, timeout_s
 
 def _judge_closed_door(expected: Served, name: str) -> Shown:
     is_refusal = expected.certificate_sha256 is None and name in CERTIFICATE_ALERTS | {"handshake_failure"}
-    return Shown(observed=Observation.REFUSED, evidence=f"alert {name}") if is_refusal else _doubtful(f"alert {name}")
+    if not is_refusal:
+        return _doubtful(f"alert {name}")
+    return Shown(observed=Observation.REFUSED, evidence=f"alert {name}", shows_nothing=True)
 
 
 def _agreement(expected: Served, flight: FirstFlight) -> str:

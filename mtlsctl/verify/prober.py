@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from mtlsctl.model.probe import Expectation, Observation, Outcome, Presented
 from mtlsctl.verify.doors import Shown, ask_in_clear, compare_first_flight, greet_undeclared
-from mtlsctl.verify.handshake import Seen, call, client_context, is_proof_of_service, observe
+from mtlsctl.verify.handshake import Ending, Seen, call, client_context, is_proof_of_service, observe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from mtlsctl.verify.wire import Served
 
     Door = tuple[ListenerId, Endpoint, str, str]
+    ClosedDoor = tuple[ListenerId, Endpoint, str]
+
+_ALERTS_OF_A_CLOSED_DOOR = frozenset({"handshake_failure", "protocol_version", "insufficient_security"})
+"""What a server says that has nothing to agree on; by itself it may also mean a caller that speaks something else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +57,8 @@ class _Run:
     connect: Callable[[Endpoint], tuple[str, int]]
     timeout_seconds: float
     proven: set[Door] = field(default_factory=set)
+    closed: set[ClosedDoor] = field(default_factory=set)
+    """Doors at which nobody is to be let in, and that showed no certificate to a greeting."""
 
     def try_one(self, probe: Probe) -> Seen | Shown | NotProbed:
         match probe.presented:
@@ -98,24 +104,37 @@ class _Run:
         if isinstance(seen, Seen) and is_proof_of_service(seen):
             self.proven.add(_door(probe))
 
+    def learn_closed(self, probe: Probe, seen: Seen | Shown | NotProbed) -> None:
+        if isinstance(seen, Shown) and seen.shows_nothing:
+            self.closed.add(_door(probe)[:3])
+
     def outcome(self, probe: Probe, seen: Seen | Shown | NotProbed) -> Outcome:
         if isinstance(seen, NotProbed):
             return Outcome(probe=probe, observed=Observation.NOT_PROBED, evidence=seen.reason)
         if isinstance(seen, Shown):
             return Outcome(
                 probe=probe,
-                observed=Observation.REFUSED if seen.if_proven and self._serves(probe) else seen.observed,
+                observed=Observation.REFUSED if seen.if_proven and self._is_known(probe) else seen.observed,
                 evidence=seen.evidence,
                 http_status=seen.http_status,
                 served_sha256=seen.served_sha256,
             )
         return Outcome(
             probe=probe,
-            observed=observe(seen, probe.expected, proven=_door(probe) in self.proven),
+            observed=observe(seen, probe.expected, proven=_door(probe) in self.proven or self._is_closed(probe, seen)),
             evidence=seen.evidence,
             http_status=seen.http_status,
             served_sha256=seen.served_sha256,
         )
+
+    def _is_known(self, probe: Probe) -> bool:
+        """Whether this listener is known to serve somebody, or to show nothing to anybody."""
+        return self._serves(probe) or _door(probe)[:3] in self.closed
+
+    def _is_closed(self, probe: Probe, seen: Seen) -> bool:
+        """Whether the alert is that of a server that shows its certificate to nobody, as Apache closes a door."""
+        is_such_alert = seen.ending is Ending.ALERT and seen.detail in _ALERTS_OF_A_CLOSED_DOOR
+        return is_such_alert and _door(probe)[:3] in self.closed
 
     def _serves(self, probe: Probe) -> bool:
         """Whether a declared caller was served at the same listener, with whatever protocol."""
@@ -141,6 +160,8 @@ def run_probes(
         for at, what in seen.items():
             run.learn(probes[at], what)
         seen |= _try_all(pool, run, _with(probes, Expectation.REFUSED))
+        for at, what in seen.items():
+            run.learn_closed(probes[at], what)
     return tuple(run.outcome(probe, seen[at]) for at, probe in enumerate(probes))
 
 

@@ -420,6 +420,30 @@ def test_a_silent_close_before_a_tls_12_handshake_is_complete_is_a_refusal_where
     assert {Verdict.AS_DECLARED} == {outcome.verdict for outcome in outcomes}, shown(outcomes)
 
 
+@pytest.mark.parametrize("is_declared_closed", [True, False])
+def test_a_server_that_has_nothing_to_agree_on_is_a_closed_door_where_nobody_is_to_be_let_in(
+    is_declared_closed: bool,
+) -> None:
+    """Apache's way: its alerts may mean anything, unless its certificate is to be shown to nobody and is not."""
+
+    class Closed(Identities):
+        def served(self, probe: Probe) -> Served | NotProbed:
+            known = super().served(probe)
+            assert isinstance(known, Served)
+            return dataclasses.replace(known, certificate_sha256=None) if is_declared_closed else known
+
+    context = tls_context(estate().schedule, estate().mail_ca)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("PSK-AES128-GCM-SHA256")
+    refused = [probe for probe in PROBES if probe.expected is Expectation.REFUSED]
+    look = probe(Presented.OTHER_CA, None, Expectation.REFUSED, "1.2")
+    with tls(context) as address:
+        outcomes = run_probes((*refused, look), Closed(), connect=lambda _: address, timeout_seconds=SECONDS)
+    expected = Verdict.AS_DECLARED if is_declared_closed else Verdict.INCONCLUSIVE
+    assert {expected} == {outcome.verdict for outcome in outcomes}, shown(outcomes)
+    assert {"alert handshake_failure", "alert protocol_version"} == {outcome.evidence for outcome in outcomes}
+
+
 def test_a_handshake_that_finishes_proves_nothing() -> None:
     """TLS 1.3: the caller has finished before the server has looked at its certificate."""
     probes = tuple(p for p in PROBES if p.protocol == "1.3")
