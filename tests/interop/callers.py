@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import subprocess
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,6 +12,7 @@ from tests.integration.estate import LOOPBACK
 from tests.integration.peers import (
     TURNED_AWAY,
     UNREACHABLE,
+    Apache,
     Nginx,
     Posing,
     Shown,
@@ -148,61 +150,105 @@ def agreed(tried: Try, *all_shown: Shown) -> Shown:
 
 
 def nginx(world: World) -> Seen:
-    """Its way out as it is; where it poses as somebody else, a server of ours that calls on in the same way."""
-    port = world.estate.free_port(LOOPBACK)
-    calls = way_out_calls(world, "nginx")
-    locations = "".join(map(nginx_location, calls.values()))
-    own = f"server {{ listen {LOOPBACK}:{port};\n{locations}}}\n"
-    ports = [port, *(local for (kind, _), local in world.egress.items() if kind == "nginx")]
-    with Nginx(world.estate.host("callers"), [(LOOPBACK, one) for one in ports], own=own):
-        return by_way_out(world, "nginx", port, calls)
+    calls = posed_calls(world, "nginx")
+    own = "".join(map(nginx_server, calls.values()))
+    with Nginx(world.estate.host("callers"), local_places(world, "nginx", calls), own=own):
+        return by_way_out(world, "nginx", calls)
+
+
+def apache(world: World) -> Seen:
+    """It keeps a certificate back whose CA the server does not ask for, so some posers come with none."""
+    calls = posed_calls(world, "Apache")
+    own = "".join(apache_server(call, world.folder / f"apache-{call.port}") for call in calls.values())
+    with Apache(world.estate.host("callers"), local_places(world, "Apache", calls), own=own):
+        return by_way_out(world, "Apache", calls)
 
 
 class PosedCall(NamedTuple):
-    """A call of our own beside the way out: with its anchors and name, and with the certificate of somebody else."""
+    """A server of our own beside the way out, at a port of its own: it calls on as that does, as somebody else."""
 
-    path: str
+    port: int
     place: Place
     anchors: Path
     pose: Posing | str
 
 
-def way_out_calls(world: World, kind: str) -> dict[Try, PosedCall]:
-    """One call for each try that poses."""
+def posed_calls(world: World, kind: str) -> dict[Try, PosedCall]:
+    """One for each try that poses."""
     calls = {}
     for version in VERSIONS:
         caller = caller_name(kind, version)
         release, poses = world.release("callers", caller), world.poses(caller)
-        for number, tried in enumerate(TRIES):
+        for tried in TRIES:
             if tried.version == version and tried.case in poses:
                 anchors = release / f"servers/{tried.door.callee}.pem"
-                calls[tried] = PosedCall(f"/try-{number}/", world.places[tried.door], anchors, poses[tried.case])
+                port = world.estate.free_port(LOOPBACK)
+                calls[tried] = PosedCall(port, world.places[tried.door], anchors, poses[tried.case])
     return calls
 
 
-def nginx_location(call: PosedCall) -> str:
-    to = call.place
+def local_places(world: World, kind: str, calls: Mapping[Try, PosedCall]) -> list[tuple[str, int]]:
+    own = [call.port for call in calls.values()]
+    return [(LOOPBACK, port) for port in (*own, *(port for (one, _), port in world.egress.items() if one == kind))]
+
+
+def nginx_server(call: PosedCall) -> str:
+    to, pose = call.place, call.pose
+    shown = (
+        f"proxy_ssl_certificate {pose.cert}; proxy_ssl_certificate_key {pose.key};" if isinstance(pose, Posing) else ""
+    )
     return (
-        f"location {call.path} {{ proxy_pass https://{to.address}:{to.port}/; {shown_by_nginx(call.pose)}"
+        f"server {{ listen {LOOPBACK}:{call.port}; location / {{ proxy_pass https://{to.address}:{to.port}; {shown}"
         f" proxy_ssl_trusted_certificate {call.anchors}; proxy_ssl_verify on; proxy_ssl_name {to.name};"
         f" proxy_ssl_server_name on; proxy_ssl_session_reuse off; proxy_ssl_protocols TLSv1.2 TLSv1.3;"
-        f" proxy_set_header Host {to.name}; }}\n"
+        f" proxy_set_header Host {to.name}; }} }}\n"
     )
 
 
-def shown_by_nginx(pose: Posing | str) -> str:
-    if isinstance(pose, Posing):
-        return f"proxy_ssl_certificate {pose.cert}; proxy_ssl_certificate_key {pose.key};"
-    return ""
+def apache_server(call: PosedCall, folder: Path) -> str:
+    """Apache sends and checks the name that a request is for. What it shows is written below the folder."""
+    to, shown = call.place, shown_by_apache(call.pose, folder) if isinstance(call.pose, Posing) else ""
+    return (
+        f"Listen {LOOPBACK}:{call.port} http\n<VirtualHost {LOOPBACK}:{call.port}>\nServerName {to.name}\n"
+        f"SSLProxyEngine on\n{shown}SSLProxyCACertificateFile {call.anchors}\nSSLProxyVerify require\n"
+        f"SSLProxyVerifyDepth 1\nSSLProxyCheckPeerName on\nSSLProxyProtocol -all +TLSv1.2 +TLSv1.3\n"
+        f'ProxyPreserveHost On\nProxyPass "/" "https://{to.address}:{to.port}/" retry=0 disablereuse=on\n'
+        f"</VirtualHost>\n"
+    )
 
 
-def by_way_out(world: World, kind: str, port: int, calls: Mapping[Try, PosedCall]) -> Seen:
+def shown_by_apache(pose: Posing, folder: Path) -> str:
+    """It takes an end entity and its key in one file, and what stands above it in another."""
+    end = "-----END CERTIFICATE-----\n"
+    leaf, above = pose.cert.read_text().split(end, 1)
+    alone, rest = folder / "leaf.pem", folder / "above.pem"
+    folder.mkdir()
+    alone.write_text(leaf + end + pose.key.read_text())
+    rest.write_text(above)
+    chain = f"SSLProxyMachineCertificateChainFile {rest}\n" if above else ""
+    return f"SSLProxyMachineCertificateFile {alone}\n{chain}"
+
+
+def by_way_out(world: World, kind: str, calls: Mapping[Try, PosedCall]) -> Seen:
+    """Plain HTTP to local ports: the way out as it was applied, or the server that poses."""
     return {
-        tried: by_egress(tried.door.service, port, calls[tried].path)
+        tried: by_poser(tried, calls[tried])
         if tried in calls
         else by_egress(tried.door.service, world.egress[kind, tried.door])
         for tried in TRIES
     }
+
+
+def by_poser(tried: Try, call: PosedCall) -> Shown:
+    connection = http.client.HTTPConnection(LOOPBACK, call.port, timeout=10)
+    try:
+        connection.request("GET", "/", headers={"Host": call.place.name})
+        response = connection.getresponse()
+        return answered(tried.door.service, response.status, response.read().decode())
+    except OSError as error:
+        return Shown(UNREACHABLE, repr(error))
+    finally:
+        connection.close()
 
 
 TRY: dict[str, Callable[[World], Seen]] = {
@@ -212,4 +258,5 @@ TRY: dict[str, Callable[[World], Seen]] = {
     "JVM": jvm,
     "Ruby": ruby,
     "nginx": nginx,
+    "Apache": apache,
 }

@@ -33,7 +33,8 @@ A cell has a mark for each of {len(CASES)} tries, in this order:
 first four are refused by the server, the last two by the caller: there a server of the same kind, at an address of its
 own, shows a certificate of a CA that nobody here knows, and one that is good in all but its name.
 
-A listener speaks one version of TLS alone.
+A listener speaks one version of TLS alone. Apache as a caller keeps back a certificate whose CA the server does not ask
+for, so some of its second and fourth tries come with none; all other callers are made to show theirs.
 """
 
 
