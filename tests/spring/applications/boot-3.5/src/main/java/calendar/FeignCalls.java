@@ -1,0 +1,55 @@
+package calendar;
+
+import java.net.URI;
+
+import javax.net.ssl.HttpsURLConnection;
+
+import feign.Client;
+import org.springframework.boot.ssl.SslBundles;
+import org.springframework.cloud.openfeign.EnableFeignClients;
+import org.springframework.cloud.openfeign.FeignClient;
+import org.springframework.context.annotation.Bean;
+import org.springframework.context.annotation.Configuration;
+import org.springframework.http.ResponseEntity;
+import org.springframework.web.bind.annotation.GetMapping;
+import org.springframework.web.bind.annotation.RequestParam;
+import org.springframework.web.bind.annotation.RestController;
+
+/** Calls by OpenFeign, which has no property for a bundle: each client is given a `Client` made of one. */
+@RestController
+public class FeignCalls {
+
+    private final Schedule schedule;
+
+    public FeignCalls(Schedule schedule) {
+        this.schedule = schedule;
+    }
+
+    @GetMapping("/withFeign")
+    public ResponseEntity<String> withFeign(@RequestParam("url") URI url) {
+        return Answers.of(() -> schedule.greeting(url));
+    }
+
+    @FeignClient(name = "schedule", url = "${mtlsctl.callees.schedule.url:}", configuration = OfSchedule.class)
+    interface Schedule {
+
+        /** `base` takes the place of the client's own URL, so that a test can ask elsewhere. */
+        @GetMapping("/")
+        String greeting(URI base);
+    }
+
+    @Configuration(proxyBeanMethods = false)
+    @EnableFeignClients
+    static class Feign {
+    }
+
+    /** Deliberately no `@Configuration`: that would make it the default of every client. */
+    static class OfSchedule {
+
+        @Bean
+        Client client(SslBundles bundles) {
+            return new Client.Default(bundles.getBundle("schedule").createSslContext().getSocketFactory(),
+                    HttpsURLConnection.getDefaultHostnameVerifier());
+        }
+    }
+}
