@@ -353,7 +353,11 @@ class LocalTransport:
         """See `Transport.reload`; how a process without workers took it up shows on the wire only."""
         if reload is Reload.NONE:
             return None
+        if reload is Reload.RESTART:
+            return f"{process} goes on with what it has read until you restart it"
         relative = dict(self._host.pid_files).get(process)
+        if relative is None and reload is Reload.WATCH:
+            return f"no pid_files entry for {process}: whether it took this up was not looked at"
         if relative is None:
             return f"no pid_files entry for {process}: the reload is yours"
         pid = self._read_pid(relative)
@@ -374,10 +378,13 @@ class LocalTransport:
     def _signal(self, reload: Reload, pid: int, program: str) -> None:
         running = Running(pid, program)
         try:
-            if reload is Reload.SIGNAL_HUP_MASTER:
-                hang_up_master(running, deadline_seconds=self._reload_deadline)
-            else:
-                running.hang_up()
+            match reload:
+                case Reload.SIGNAL_HUP_MASTER:
+                    hang_up_master(running, deadline_seconds=self._reload_deadline)
+                case Reload.SIGNAL_HUP:
+                    running.hang_up()
+                case _:
+                    pass  # it is there, and was told by the rename itself
         except PermissionError as error:
             raise DeliveryError(f"process {pid} may not be signalled: {error.strerror}", code="M4202") from error
         finally:

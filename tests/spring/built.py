@@ -98,7 +98,13 @@ def _maven(place: Path, *options: str) -> str:
     command = [maven, "--quiet", "--batch-mode", "-Dmaven.test.skip=true", *options, "package"]
     try:
         done = subprocess.run(
-            command, cwd=place, capture_output=True, text=True, check=False, timeout=_BUILD_SECONDS, stdin=subprocess.DEVNULL
+            command,
+            cwd=place,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_BUILD_SECONDS,
+            stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired:
         return f"Maven was not done after {_BUILD_SECONDS} seconds"
