@@ -7,7 +7,7 @@
 - `current`: the absolute path of the service's symlink `current` (which exists only for runtimes that use one).
 - `certificate`, `private_key`: absolute paths of `tls.crt` (chain, end entity first, anchor absent) and `tls.key`.
 - `server_names`: every name that the certificate presents.
-- `listeners`: each with `name`, `sockets` (each with `address` or none for every address, `port`, and `place`, which
+- `listeners`: each with `name`, `is_main` (whether that is its name), `sockets` (each with `address` or none for every address, `port`, and `place`, which
   is both as one word: `8443`, `10.0.0.1:8443`, `[2001:db8::1]:8443`), `client_certificate` (`required`, `optional`,
   `none`), `protocols` (of `1.2`, `1.3`), `clients_trust` (absolute path of the callers' anchors, none when nobody may
   call), `verify_depth` (CA certificates in the longest chain minus one), `callers` (service names), `members` (none
@@ -116,6 +116,7 @@ class MemberView:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerView:
     name: Untrusted
+    is_main: bool
     sockets: tuple[PlaceView, ...]
     client_certificate: str
     forward_identity: str | None
@@ -209,6 +210,7 @@ def listener_view(served: ServedListener, folder: str, subjects: Mapping[TrustAn
     lets_in = bool(served.policy.anchors)
     return ListenerView(
         name=Untrusted(label(served.name)),
+        is_main=served.name == MAIN,
         sockets=tuple(place_view(socket.address, socket.port) for socket in served.sockets),
         client_certificate=served.client_certificate.value,
         forward_identity=None if served.forward_identity is None else served.forward_identity.value,
