@@ -19,19 +19,19 @@ import org.springframework.web.bind.annotation.RestController;
 @RestController
 public class FeignCalls {
 
-    private final Schedule schedule;
+    private final Ledger ledger;
 
-    public FeignCalls(Schedule schedule) {
-        this.schedule = schedule;
+    public FeignCalls(Ledger ledger) {
+        this.ledger = ledger;
     }
 
     @GetMapping("/withFeign")
     public ResponseEntity<String> withFeign(@RequestParam("url") URI url) {
-        return Answers.of(() -> schedule.greeting(url));
+        return Answers.of(() -> ledger.greeting(url));
     }
 
-    @FeignClient(name = "schedule", url = "${mtlsctl.callees.schedule.url:}", configuration = OfSchedule.class)
-    interface Schedule {
+    @FeignClient(name = "ledger", url = "${mtlsctl.callees.ledger.url}", configuration = OfLedger.class)
+    interface Ledger {
 
         /** `base` takes the place of the client's own URL, so that a test can ask elsewhere. */
         @GetMapping("/")
@@ -44,11 +44,11 @@ public class FeignCalls {
     }
 
     /** Deliberately no `@Configuration`: that would make it the default of every client. */
-    static class OfSchedule {
+    static class OfLedger {
 
         @Bean
         Client client(SslBundles bundles) {
-            return new Client.Default(bundles.getBundle("schedule").createSslContext().getSocketFactory(),
+            return new Client.Default(bundles.getBundle("ledger").createSslContext().getSocketFactory(),
                     HttpsURLConnection.getDefaultHostnameVerifier());
         }
     }
