@@ -24,12 +24,17 @@ class StagedFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagedRelease:
-    """A release to be put on a host. Its private key is never among the files: the host links it by its public key."""
+    """A release to be put on a host. Its private key is never among the files: the host links it by its public key.
+
+    `links` name files that also have a fixed place beside `current`, as symlinks through it: programs that watch a
+    folder see there when `current` moves.
+    """
 
     service: str
     release: str
     key_spki_sha256: str
     files: tuple[StagedFile, ...]
+    links: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

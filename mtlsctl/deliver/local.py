@@ -151,6 +151,7 @@ class LocalTransport:
 
     def stage(self, release: StagedRelease) -> None:
         """See `Transport.stage`."""
+        self._link_beside(release)
         if self.has_release(release.service, release.release):
             if self._holds(release):
                 return
@@ -167,6 +168,20 @@ class LocalTransport:
             os.rename(path.name, release.release, src_dir_fd=releases, dst_dir_fd=releases)
             tree.sync(releases)
             reach("stage.renamed")
+
+    def _link_beside(self, release: StagedRelease) -> None:
+        """Links that lead nowhere until `current` is there; they are the same for every release."""
+        path = _service_path(release.service)
+        for name in release.links:
+            target = f"current/{name}"
+            with self._tree.step("link", path / name), self._tree.folder(path, create=True) as folder:
+                if tree.kind_of(folder, name) is None:
+                    os.symlink(target, name, dir_fd=folder)
+                    tree.sync(folder)
+                elif tree.kind_of(folder, name) != stat.S_IFLNK or os.readlink(name, dir_fd=folder) != target:
+                    raise DeliveryError(
+                        f"{self._tree.shown(path / name)} is not a symlink to {target}; it was left alone", code="M4102"
+                    )
 
     def _holds(self, release: StagedRelease) -> bool:
         found = self.read_release(release.service, release.release)

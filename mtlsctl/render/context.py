@@ -5,6 +5,7 @@
 - `service`: the service's name. `process`: the name of the process that it belongs to.
 - `release`: the release's name. `folder`: the release's folder on the host, an absolute path.
 - `current`: the absolute path of the service's symlink `current` (which exists only for runtimes that use one).
+- `home`: the absolute path of the service's folder, in which `current` and the manifest's `links` lie.
 - `certificate`, `private_key`: absolute paths of `tls.crt` (chain, end entity first, anchor absent) and `tls.key`.
 - `server_names`: every name that the certificate presents.
 - `listeners`: each with `name`, `is_main` (whether that is its name), `sockets` (each with `address` or none for every address, `port`, and `place`, which
@@ -66,6 +67,7 @@ RELEASE_VARIABLES = frozenset(
         "release",
         "folder",
         "current",
+        "home",
         "certificate",
         "private_key",
         "server_names",
@@ -176,6 +178,7 @@ def release_variables(
         "release": Untrusted(release),
         "folder": Untrusted(folder),
         "current": Untrusted(f"{root_of(recipe)}{BASE}/{service}/current"),
+        "home": Untrusted(f"{root_of(recipe)}{BASE}/{service}"),
         "certificate": Untrusted(f"{folder}/{CERTIFICATE_FILE}"),
         "private_key": Untrusted(f"{folder}/{KEY_FILE}"),
         "server_names": tuple(Untrusted(checked_name(name)) for name in recipe.server_names),

@@ -16,7 +16,7 @@ import yaml
 from mtlsctl.errors import RuntimeFolderError
 from mtlsctl.model.diagnostic import Diagnostic, Span
 from mtlsctl.model.identifiers import LABEL
-from mtlsctl.model.keystore import SEALED, StoreKind, StoreProfile
+from mtlsctl.model.keystore import FILE_NAME, SEALED, StoreKind, StoreProfile
 from mtlsctl.model.runtime import (
     Check,
     Condition,
@@ -120,6 +120,8 @@ class Manifest:
     stores: tuple[ReleaseStore, ...]
     enforcement: Enforcement
     settings: tuple[Setting, ...]
+    links: tuple[str, ...] = ()
+    """Files of a release with a fixed place beside `current`."""
     watched_with: SettingWords = ()
     conditions: tuple[Condition, ...] = ()
     doors: Doors = Doors()
@@ -256,7 +258,7 @@ def _manifest(reading: _Reading, node: yaml.Node | None) -> Manifest | None:
         files = tuple(_file(reading, one) for one in reading.items(top.get("files"), "`files`"))
         stores = tuple(_store(reading, one) for one in reading.items(top.get("stores"), "`stores`"))
         process = reading.record(
-            top["process"], "`process`", ("scope", "pointer"), ("program", "check", "reload", "watched_with")
+            top["process"], "`process`", ("scope", "pointer"), ("program", "check", "reload", "watched_with", "links")
         )
         program = process.get("program")
         return Manifest(
@@ -272,6 +274,9 @@ def _manifest(reading: _Reading, node: yaml.Node | None) -> Manifest | None:
             stores=stores,
             enforcement=_enforcement(reading, top["enforces"]),
             settings=tuple(_settings(reading, top.get("settings"), _top_names(files, stores))),
+            links=tuple(
+                reading.text(one, "a link's name", FILE_NAME) for one in reading.items(process.get("links"), "`links`")
+            ),
             watched_with=_words(reading, process.get("watched_with"), "`watched_with`"),
             conditions=tuple(_condition(reading, one) for one in reading.items(top.get("conditions"), "`conditions`")),
             doors=_doors(reading, top["doors"]) if "doors" in top else Doors(),
@@ -480,7 +485,7 @@ def _store_misfits(manifest: Manifest) -> Iterator[str]:
 
 
 def _condition_misfits(manifest: Manifest) -> Iterator[str]:
-    """Words that no setting can have would be conditions that nobody notices."""
+    """Words that no setting can have would be conditions that nobody notices; and links that lead nowhere."""
     known = {setting.name: setting.values for setting in manifest.settings}
     stated = [*manifest.watched_with]
     for condition in manifest.conditions:
@@ -489,6 +494,10 @@ def _condition_misfits(manifest: Manifest) -> Iterator[str]:
         missing = sorted(set(words).difference(known.get(name, ())))
         if missing:
             yield f"`{name}` is no setting that can be {', '.join(missing)}"
+    if set(manifest.links) - {"tls.crt", *(file.path for file in manifest.files)}:
+        yield "`links` names files that every release holds"
+    if manifest.links and manifest.pointer is not None:
+        yield "`links` go through `current`, which this runtime does not have"
     if manifest.watched_with and manifest.reload is not Reload.RESTART:
         yield "`watched_with` says when `reload: restart` is not needed"
 

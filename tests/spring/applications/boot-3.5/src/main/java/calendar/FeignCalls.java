@@ -5,6 +5,7 @@ import java.net.URI;
 import javax.net.ssl.HttpsURLConnection;
 
 import feign.Client;
+import org.springframework.boot.autoconfigure.condition.ConditionalOnProperty;
 import org.springframework.boot.ssl.SslBundles;
 import org.springframework.cloud.openfeign.EnableFeignClients;
 import org.springframework.cloud.openfeign.FeignClient;
@@ -17,6 +18,7 @@ import org.springframework.web.bind.annotation.RestController;
 
 /** Calls by OpenFeign, which has no property for a bundle: each client is given a `Client` made of one. */
 @RestController
+@ConditionalOnProperty("mtlsctl.callees.ledger.url")
 public class FeignCalls {
 
     private final Ledger ledger;
@@ -39,6 +41,7 @@ public class FeignCalls {
     }
 
     @Configuration(proxyBeanMethods = false)
+    @ConditionalOnProperty("mtlsctl.callees.ledger.url")
     @EnableFeignClients
     static class Feign {
     }
