@@ -371,10 +371,9 @@ class LocalTransport:
         if reload is Reload.RESTART:
             return f"{process} goes on with what it has read until you restart it"
         relative = dict(self._host.pid_files).get(process)
-        if relative is None and reload is Reload.WATCH:
-            return f"no pid_files entry for {process}: whether it took this up was not looked at"
         if relative is None:
-            return f"no pid_files entry for {process}: the reload is yours"
+            whose = "whether it took this up was not looked at" if reload is Reload.WATCH else "the reload is yours"
+            return f"no pid_files entry for {process}: {whose}"
         pid = self._read_pid(relative)
         if pid is None:
             return f"{process} is not running: there is no {relative} below {self._host.directory}"

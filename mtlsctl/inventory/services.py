@@ -33,9 +33,7 @@ if TYPE_CHECKING:
     from mtlsctl.inventory.words import Words
     from mtlsctl.model.runtime import Runtime
 
-UNBUILT_RUNTIMES: Final = frozenset(
-    {"apache", "go", "haproxy", "kafka", "postgresql", "python", "tomcat"}
-)
+UNBUILT_RUNTIMES: Final = frozenset({"apache", "go", "haproxy", "kafka", "postgresql", "python", "tomcat"})
 
 _SERVICE_NAME = grammar.label("a service", grammar.MAX_SERVICE)
 _LISTENER_NAME = grammar.label("a listener")

@@ -8,13 +8,14 @@
 - `home`: the absolute path of the service's folder, in which `current` and the manifest's `links` lie.
 - `certificate`, `private_key`: absolute paths of `tls.crt` (chain, end entity first, anchor absent) and `tls.key`.
 - `server_names`: every name that the certificate presents.
-- `listeners`: each with `name`, `is_main` (whether that is its name), `sockets` (each with `address` or none for every address, `port`, and `place`, which
-  is both as one word: `8443`, `10.0.0.1:8443`, `[2001:db8::1]:8443`), `client_certificate` (`required`, `optional`,
-  `none`), `protocols` (of `1.2`, `1.3`), `clients_trust` (absolute path of the callers' anchors, none when nobody may
-  call), `verify_depth` (CA certificates in the longest chain minus one), `callers` (service names), `members` (none
-  when the anchors alone say who gets in; else each leaf that does, with `issuer` and `subject`, RFC 4514 texts that
-  are compared as wholes), `forward_identity` (none, or how the program behind is to be told who called, once what the
-  caller said about that was removed: `headers` as `X-SSL-Client-*`, `rfc9440` as `Client-Cert`).
+- `listeners`: each with `name`, `is_main` (whether that is its name), `sockets` (each with `address` or none for every
+  address, `port`, and `place`, which is both as one word: `8443`, `10.0.0.1:8443`, `[2001:db8::1]:8443`),
+  `client_certificate` (`required`, `optional`, `none`), `protocols` (of `1.2`, `1.3`), `clients_trust` (absolute path
+  of the callers' anchors, none when nobody may call), `verify_depth` (CA certificates in the longest chain minus one),
+  `callers` (service names), `members` (none when the anchors alone say who gets in; else each leaf that does, with
+  `issuer` and `subject`, RFC 4514 texts that are compared as wholes), `forward_identity` (none, or how the program
+  behind is to be told who called, once what the caller said about that was removed: `headers` as `X-SSL-Client-*`,
+  `rfc9440` as `Client-Cert`).
 - `callees`: each with `name` (`service`, or `service.listener` when it is not the main one; the stem of its files),
   `service`, `listener`, `server_name` (the name to send and to check), `endpoints` (each with `address`, `port`,
   `place`), `ports` (each with `port`, its `endpoints`, and `addresses`: those of its endpoints joined by commas,

@@ -120,11 +120,11 @@ class Manifest:
     stores: tuple[ReleaseStore, ...]
     enforcement: Enforcement
     settings: tuple[Setting, ...]
-    links: tuple[str, ...] = ()
+    links: tuple[str, ...]
     """Files of a release with a fixed place beside `current`."""
-    watched_with: SettingWords = ()
-    conditions: tuple[Condition, ...] = ()
-    doors: Doors = Doors()
+    watched_with: SettingWords
+    conditions: tuple[Condition, ...]
+    doors: Doors
 
     @property
     def named_templates(self) -> frozenset[str]:
@@ -443,7 +443,9 @@ def _condition(reading: _Reading, node: yaml.Node) -> Condition:
 def _doors(reading: _Reading, node: yaml.Node) -> Doors:
     parts = reading.record(node, "`doors`", (), ("names", "one_port"))
     return Doors(
-        names=tuple(reading.text(one, "a listener's name", LABEL) for one in reading.items(parts.get("names"), "`names`")),
+        names=tuple(
+            reading.text(one, "a listener's name", LABEL) for one in reading.items(parts.get("names"), "`names`")
+        ),
         one_port=reading.switch(parts["one_port"], "`one_port`") if "one_port" in parts else False,
     )
 

@@ -63,9 +63,7 @@ def url_of(place: Place) -> str:
     return f"https://{place.name}:{place.port}/"
 
 
-def ask(
-    place: Place, path: str, question: Mapping[str, str], context: ssl.SSLContext | None = None
-) -> tuple[int, str]:
+def ask(place: Place, path: str, question: Mapping[str, str], context: ssl.SSLContext | None = None) -> tuple[int, str]:
     """One request with a query; over TLS where there is a context."""
     target = f"{path}?{urllib.parse.urlencode(question)}"
     connection = http.client.HTTPConnection(place.address, place.port, timeout=30)

@@ -115,7 +115,9 @@ def world(tmp_path_factory: pytest.TempPathFactory, loopback: None) -> Iterator[
     wrong = misnamed(world.folder / "misnamed", estate, "misnamed", world.release("south", "misnamed"))
     foreign = look_alike(world.folder / "misissued", world.release("south", "misissued"))
     impostors = [
-        python_door(world.folder, name, "main", world.places[name], chain=str(shows.cert), key=str(shows.key), clients=None)
+        python_door(
+            world.folder, name, "main", world.places[name], chain=str(shows.cert), key=str(shows.key), clients=None
+        )
         for name, shows in zip(IMPOSTORS, (wrong, foreign), strict=True)
     ]
     applications = [
