@@ -173,6 +173,7 @@ def release_variables(
     """
     folder = release_folder(recipe, release)
     service = label(recipe.instance.service)
+    _check_doors(recipe, runtime)
     return {
         "service": Untrusted(service),
         "process": Untrusted(label(recipe.process.name)),
@@ -187,6 +188,15 @@ def release_variables(
         "callees": tuple(callee_view(one, folder) for one in recipe.callees),
         "settings": _settings(recipe, runtime),
     }
+
+
+def _check_doors(recipe: Recipe, runtime: Runtime) -> None:
+    """What the inventory and the plan have refused already: a file would say one thing of two, or the wrong one."""
+    for served in recipe.listeners:
+        if runtime.doors.names and served.name not in runtime.doors.names:
+            raise UnfitSetting(f"the runtime `{runtime.name}` has no listener `{label(served.name)}`")
+        if runtime.doors.one_port and len(served.sockets) != 1:
+            raise UnfitSetting(f"the runtime `{runtime.name}` listens at one place for each listener")
 
 
 def release_folder(recipe: Recipe, release: str) -> str:

@@ -140,7 +140,7 @@ name: sample
 description: a sample
 roles: [server]
 process:
-  { scope: instance, program: sample, pointer: current, reload: restart, links: [tls.crt], watched_with: { style: [b] } }
+  { scope: instance, program: sample, pointer: current, reload: restart, links: [tls.crt], watched_with: { style: [b] }}
 enforces:
   { anchors: true, identifiers: false, crls: false, separate_trust: true, refuse_all: true, server_names: false }
 settings:
