@@ -11,7 +11,7 @@ from cryptography import x509
 
 from tests.integration.estate import Estate, Inventory, internal
 from tests.integration.load import Load, Phases, by_curl_files
-from tests.integration.peers import LET_IN, TURNED_AWAY, Place, Shown, by_python
+from tests.integration.peers import LET_IN, TURNED_AWAY, Place, Shown, by_python, posing
 from tests.spring.programs import SpringBoot, greeting, write_names
 
 if TYPE_CHECKING:
@@ -188,3 +188,21 @@ def test_a_second_port_is_refused_since_an_application_has_one(tmp_path: Path) -
     stage.estate.declare(stage.inventory)
     planned = stage.estate.run("plan")
     assert (7, True) == (planned.code, "changes its port" in planned.err), planned
+
+
+def test_pinned_leaves_are_told_apart_and_members_of_a_shared_authority_cannot_be(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, "4.1", "bundle-pem")
+    stage.inventory["trust"] = {"model": "shared-ca"}
+    stage.estate.declare(stage.inventory)
+    refused = stage.estate.run("plan")
+    assert (7, True) == (refused.code, "spring-boot" in refused.err), refused
+    stage.inventory["trust"] = {"model": "pinned"}
+    stage.schedule["callers"] = ["mail"]
+    stage.services["archive"] = {"runtime": "pem", "hosts": ["east"], "listen": 9443, "callers": ["guest"]}
+    stage.estate.apply(stage.inventory)
+    guest = stage.estate.current("east", "guest").resolve()
+    with stage.server():
+        assert LET_IN == stage.call(stage.release("mail")).outcome
+        as_guest = by_python(stage.release("mail"), "schedule", greeting("schedule"), stage.place, pose=posing(guest))
+        assert TURNED_AWAY == as_guest.outcome
+        assert 0 == stage.estate.run("verify", "--edge", "mail->schedule").code
