@@ -16,7 +16,10 @@ import org.springframework.core.io.Resource;
 import org.springframework.http.client.HttpComponentsClientHttpRequestFactory;
 import org.springframework.web.client.RestTemplate;
 
-/** RestTemplates as a service of 2020 makes them: Apache HttpClient, and properties `client.ssl.*` of its own. */
+/**
+ * RestTemplates as a service of 2020 makes them: Apache HttpClient, and properties `client.ssl.*` of its own. There is
+ * no key store where nobody asks for a certificate.
+ */
 @Configuration
 @ConditionalOnProperty("client.ssl.trustStore")
 public class StartUpConfig {
@@ -30,13 +33,13 @@ public class StartUpConfig {
     @Value("${client.ssl.version}")
     private String sslVersion;
 
-    @Value("${client.ssl.keyStore}")
+    @Value("${client.ssl.keyStore:#{null}}")
     private Resource keyStore;
 
-    @Value("${client.ssl.keyStore.keyPassword}")
+    @Value("${client.ssl.keyStore.keyPassword:#{null}}")
     private String keyPassword;
 
-    @Value("${client.ssl.keyStore.storePassword}")
+    @Value("${client.ssl.keyStore.storePassword:#{null}}")
     private String storePassword;
 
     /** It checks the server, and shows itself. */
