@@ -30,7 +30,9 @@ class StagedFile:
 class StagedRelease:
     """A release to be put on a host. Its private key is never among the files: the host links it by its public key.
 
-    At each path of `combined` the host writes the certificate and the key into one file, 0600.
+    At each path of `combined` the host writes the certificate and the key into one file, 0600. `links` name files that
+    also have a fixed place beside `current`, as symlinks through it: programs that watch a folder see there when
+    `current` moves.
     """
 
     service: str
@@ -38,6 +40,7 @@ class StagedRelease:
     key_spki_sha256: str
     files: tuple[StagedFile, ...]
     combined: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -156,6 +156,7 @@ class LocalTransport:
 
     def stage(self, release: StagedRelease) -> None:
         """See `Transport.stage`."""
+        self._link_beside(release)
         if self.has_release(release.service, release.release):
             if self._holds(release):
                 return
@@ -172,6 +173,20 @@ class LocalTransport:
             os.rename(path.name, release.release, src_dir_fd=releases, dst_dir_fd=releases)
             tree.sync(releases)
             reach("stage.renamed")
+
+    def _link_beside(self, release: StagedRelease) -> None:
+        """Links that lead nowhere until `current` is there; they are the same for every release."""
+        path = _service_path(release.service)
+        for name in release.links:
+            target = f"current/{name}"
+            with self._tree.step("link", path / name), self._tree.folder(path, create=True) as folder:
+                if tree.kind_of(folder, name) is None:
+                    os.symlink(target, name, dir_fd=folder)
+                    tree.sync(folder)
+                elif tree.kind_of(folder, name) != stat.S_IFLNK or os.readlink(name, dir_fd=folder) != target:
+                    raise DeliveryError(
+                        f"{self._tree.shown(path / name)} is not a symlink to {target}; it was left alone", code="M4102"
+                    )
 
     def _holds(self, release: StagedRelease) -> bool:
         found = self.read_release(release.service, release.release)
@@ -395,9 +410,12 @@ class LocalTransport:
         """See `Transport.reload`; how a process without workers took it up shows on the wire only."""
         if reload is Reload.NONE:
             return None
+        if reload is Reload.RESTART:
+            return f"{process} goes on with what it has read until you restart it"
         relative = dict(self._host.pid_files).get(process)
         if relative is None:
-            return f"no pid_files entry for {process}: the reload is yours"
+            whose = "whether it took this up was not looked at" if reload is Reload.WATCH else "the reload is yours"
+            return f"no pid_files entry for {process}: {whose}"
         pid = self._read_pid(relative)
         if pid is None:
             return f"{process} is not running: there is no {relative} below {self._host.directory}"
@@ -423,10 +441,8 @@ class LocalTransport:
                     apache.restart_gracefully(running, deadline_seconds=self._reload_deadline)
                 case Reload.SIGNAL_HUP:
                     running.hang_up()
-                case Reload.NONE:
-                    pass
                 case _:
-                    assert_never(reload)
+                    pass  # it is there, and was told by the rename itself
         except PermissionError as error:
             raise DeliveryError(f"process {pid} may not be signalled: {error.strerror}", code="M4202") from error
         finally:

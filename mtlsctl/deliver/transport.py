@@ -39,7 +39,7 @@ class Transport(Protocol):
         """
 
     def stage(self, release: StagedRelease) -> None:
-        """Write `<release>.partial`, link its key, sync, rename to its name.
+        """Write `<release>.partial`, link its key, sync, rename to its name; see to the links beside `current`.
 
         A release of that name that holds just these files is left as it is; one that was altered makes way.
         """

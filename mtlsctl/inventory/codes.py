@@ -68,6 +68,8 @@ MISSING_SETTING: Final = "M1121"
 SETTING_VALUE: Final = "M1122"
 NOT_A_CALLEE: Final = "M1123"
 CANNOT_FORWARD: Final = "M1124"
+LISTENER_NAME: Final = "M1125"
+SETTINGS_DIFFER: Final = "M1126"
 
 UNUSED_HOST: Final = "M1150"
 IDLE_SERVICE: Final = "M1151"
@@ -126,12 +128,14 @@ MEANINGS: Final = MappingProxyType(
         PORT_TAKEN: "a port of a host is wanted twice by what cannot share it",
         PORT_DIFFERS: "services that share a port differ in protocols or in where they bind",
         NAME_TAKEN: "two services answer to the same DNS name on one port",
+        LISTENER_NAME: "the runtime has no listener of this name",
         UNNAMED_LISTENER: "one of several listeners has no name",
         MODE_NOT_ENFORCED: "a runtime cannot enforce what a listener asks of its callers",
         OPTIONAL_FOR_NOBODY: "a listener takes certificates and has no callers to show one",
         UNKNOWN_SETTING: "the runtime has no such setting",
         MISSING_SETTING: "a setting that the runtime needs is missing",
         SETTING_VALUE: "a setting's value does not follow its type",
+        SETTINGS_DIFFER: "two settings are right alone, and the runtime cannot have them together",
         NOT_A_CALLEE: "a setting names a service that this one does not call",
         CANNOT_FORWARD: "a runtime cannot tell the program behind it in this form who called",
         UNUSED_HOST: "no service runs on a host",

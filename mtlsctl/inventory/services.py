@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mtlsctl.inventory.words import Words
     from mtlsctl.model.runtime import Runtime
 
-UNBUILT_RUNTIMES: Final = frozenset({"go", "haproxy", "kafka", "postgresql", "python", "spring-boot", "tomcat"})
+UNBUILT_RUNTIMES: Final = frozenset({"go", "haproxy", "kafka", "postgresql", "python", "tomcat"})
 
 _SERVICE_NAME = grammar.label("a service", grammar.MAX_SERVICE)
 _LISTENER_NAME = grammar.label("a listener")
@@ -254,6 +254,7 @@ def _listeners(subject: _Subject) -> tuple[Listener, ...]:
     found = [_long_form(subject, one, len(items)) for one in items if isinstance(one, Map)]
     listeners = [one for one in found if one is not None]
     _refuse_repeated(subject, items)
+    _check_door_names(subject, items)
     return tuple(listeners)
 
 
@@ -368,6 +369,17 @@ def _refuse_repeated(subject: _Subject, items: Seq) -> None:
             message = f"two listeners of `{subject.name}` have the name `{shown(name)}`"
             at = node.values_at["name"]
             subject.words.problems.add(codes.REPEATED_LISTENER, message, at, name, related=[(span, "the other one")])
+
+
+def _check_door_names(subject: _Subject, items: Seq) -> None:
+    """A program whose configuration has places for certain listeners has none for others."""
+    names = () if subject.runtime is None else subject.runtime.doors.names
+    for node in items:
+        name = node.get("name") if isinstance(node, Map) else None
+        if names and isinstance(node, Map) and isinstance(name, str) and name not in names:
+            at, advice = node.values_at["name"], f"its listeners are {' and '.join(names)}"
+            message = f"a service with the runtime `{subject.node['runtime']}` has no listener `{shown(name)}`"
+            subject.words.problems.add(codes.LISTENER_NAME, message, at, name, help=advice)
 
 
 def _protocols(words: Words, node: Map) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from mtlsctl.model.keystore import ALIAS, FILE_NAME, GENERATED, SECRET_VARIABLE,
 from mtlsctl.model.runtime import SettingType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from collections.abc import Set as AbstractSet
 
     from mtlsctl.inventory.problems import Place
@@ -45,11 +45,25 @@ def read_settings(
     _refuse_one_name(
         words, node, [(name, value) for name, value in values if known[name].type is SettingType.FILE_NAME]
     )
+    _check_conditions(words, node, runtime, dict(values))
     for setting in runtime.settings:
         if setting.required and (node is None or (setting.name not in node and setting.name not in node.lost)):
             message = f"the runtime `{runtime.name}` needs the setting `{setting.name}`"
             words.problems.add(codes.MISSING_SETTING, message, at, service)
     return tuple(sorted(values))
+
+
+def _check_conditions(words: Words, node: Map | None, runtime: Runtime, values: Mapping[str, SettingValue]) -> None:
+    """Values that are right alone and that the runtime cannot have together."""
+    for condition in runtime.conditions:
+        if node is None or values.get(condition.setting) != condition.value:
+            continue
+        for name, fitting in condition.needs:
+            if name in values and values[name] not in fitting:
+                message = f"`{condition.setting}: {condition.value}` does not go with `{name}: {values[name]}`"
+                advice = f"it needs `{name}` to be one of {', '.join(fitting)}"
+                at = node.values_at[condition.setting]
+                words.problems.add(codes.SETTINGS_DIFFER, message, at, condition.value, help=advice)
 
 
 def _report_unknown(words: Words, name: str, node: Map | None, runtime: Runtime, known: dict[str, Setting]) -> None:

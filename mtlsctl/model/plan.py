@@ -136,12 +136,14 @@ class Step:
     """One release of one instance, or its removal (`recipe` is None), and the steps that must be done before.
 
     Invariant: whatever it waits for lies in an earlier wave, so steps of one process and wave can go as one switch.
+    `needs_restart`: the running process takes it up only when it is restarted.
     """
 
     id: StepId
     process: ProcessId
     recipe: Recipe | None
     waits_for: frozenset[StepId]
+    needs_restart: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

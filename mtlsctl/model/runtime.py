@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mtlsctl.model.release import Recipe
 
 from mtlsctl.model.topology import ClientCertificate, ForwardIdentity
 
@@ -54,12 +58,17 @@ class Check(StrEnum):
 
 
 class Reload(StrEnum):
-    """How a process takes up what the pointer names."""
+    """How a process takes up what the pointer names.
+
+    WATCH: it follows the symlink `current` by itself. RESTART: it reads its files when it starts and never again.
+    """
 
     NONE = "none"
     SIGNAL_HUP_MASTER = "signal-hup-master"
     SIGNAL_HUP = "signal-hup"
     SIGNAL_USR1 = "signal-usr1"
+    WATCH = "watch"
+    RESTART = "restart"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +84,27 @@ class Setting:
     description: str
     values: tuple[str, ...] = ()
     reserved: frozenset[str] = frozenset()
+
+
+SettingWords = tuple[tuple[str, tuple[str, ...]], ...]
+"""Names of settings, each with the words of which its value has to be one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """`value` of `setting` needs other settings to be among certain words."""
+
+    setting: str
+    value: str
+    needs: SettingWords
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doors:
+    """What listeners a program can have: of any name unless `names` lists them, and how many ports each at a time."""
+
+    names: tuple[str, ...] = ()
+    one_port: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,3 +151,30 @@ class Runtime:
     settings: tuple[Setting, ...]
     check: Check
     reload: Reload
+    watched_with: SettingWords = ()
+    """With these settings a program that else has to be restarted follows new certificates of its listeners itself."""
+    conditions: tuple[Condition, ...] = ()
+    doors: Doors = Doors()
+
+
+def reload_of(runtime: Runtime, before: Recipe | None, after: Recipe | None) -> Reload:
+    """How the running process of an instance takes up this change; None: it was not there, or is to go.
+
+    A program that watches its certificates takes up those and nothing else; what it calls with it never reads again.
+    """
+    if runtime.reload is not Reload.RESTART or not runtime.watched_with:
+        return runtime.reload
+    if before is None or after is None or before.callees or after.callees:
+        return Reload.RESTART
+    given = dict(after.settings)
+    watches = all(given.get(name) in words for name, words in runtime.watched_with)
+    return Reload.WATCH if watches and _without_material(before) == _without_material(after) else Reload.RESTART
+
+
+def _without_material(recipe: Recipe) -> object:
+    """All that is not read from the files of certificates. Whether there is a file of anchors at all is among it."""
+    listeners = tuple(
+        (one.name, one.sockets, one.client_certificate, one.protocols, bool(one.policy.anchors))
+        for one in recipe.listeners
+    )
+    return (recipe.runtime_digest, recipe.root, recipe.settings, listeners)

@@ -32,6 +32,8 @@ section 2), and a server may be busy for a moment. It shows and believes what th
 class Executor:
     """Publishes steps in waves. `lost` are steps that failed or wait for one that did.
 
+    `unread` are steps that are done on disk and wait for somebody to restart the program: what waits for them at other
+    instances stays for the next apply, since a peer would meet the old program.
     `done_at` says when each step was done, in seconds of the monotonic clock.
     """
 
@@ -41,6 +43,7 @@ class Executor:
     report: Callable[[Event], None]
     members: dict[ProcessId, dict[InstanceId, Member]]
     lost: set[StepId] = field(default_factory=set)
+    unread: set[StepId] = field(default_factory=set)
     done_at: dict[StepId, float] = field(default_factory=dict)
     events: list[ProcessEvent] = field(default_factory=list)
 
@@ -57,12 +60,16 @@ class Executor:
             self._run_together(process, wave, [step for step in together if step.id not in self.lost])
 
     def _run_together(self, process: ProcessId, wave: Wave, steps: Sequence[Step]) -> None:
-        blocked = [step for step in steps if step.waits_for & self.lost]
-        ready = [step for step in steps if not step.waits_for & self.lost]
+        blocked = [step for step in steps if self._waits_in_vain_for(step)]
+        ready = [step for step in steps if not self._waits_in_vain_for(step)]
         if blocked:
             self._block(process, wave, blocked)
         if ready:
             self._publish(process, wave, ready)
+
+    def _waits_in_vain_for(self, step: Step) -> set[StepId]:
+        unread = {one for one in step.waits_for & self.unread if one.instance != step.id.instance}
+        return unread | (step.waits_for & self.lost)
 
     def _publish(self, process: ProcessId, wave: Wave, steps: Sequence[Step]) -> None:
         self._say(process, wave, Status.STARTED, steps)
@@ -78,6 +85,7 @@ class Executor:
         else:
             self.members[process] = after
             self.done_at.update(dict.fromkeys((step.id for step in steps), time.monotonic()))
+            self.unread.update(step.id for step in steps if step.needs_restart)
             self._say(process, wave, Status.DONE, steps, notes=notes)
 
     def _await_calls(self, steps: Sequence[Step]) -> None:
@@ -121,8 +129,14 @@ class Executor:
         return [self.rendered[step.id] for step in steps if step.recipe is not None]
 
     def _block(self, process: ProcessId, wave: Wave, steps: Sequence[Step]) -> None:
+        waits = sorted(
+            {
+                f"the restart of {one.instance}" if one in self.unread else str(one)
+                for step in steps
+                for one in self._waits_in_vain_for(step)
+            }
+        )
         self.lost.update(step.id for step in steps)
-        waits = sorted({str(one) for step in steps for one in step.waits_for & self.lost})
         self._say(process, wave, Status.BLOCKED, steps, message="waits for " + ", ".join(waits))
 
     def _fail(self, process: ProcessId, wave: Wave, steps: Sequence[Step], error: MtlsctlError) -> None:

@@ -11,7 +11,7 @@ from mtlsctl.deliver.publish import Switch, Verbs, publish
 from mtlsctl.errors import DeliveryError, MtlsctlError
 from mtlsctl.failpoints import reach
 from mtlsctl.model.release import FileFact, Receipt
-from mtlsctl.model.runtime import Reload
+from mtlsctl.model.runtime import ProcessScope, Reload, reload_of
 from mtlsctl.model.topology import DirectoryHost
 from mtlsctl.operations.releases import make_pointer, pointer_path
 from mtlsctl.operations.settle import served_by
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from mtlsctl.store.port import StateWriter
 
 SETTLE_SECONDS = 10.0
+_UNSEEN = frozenset({Reload.NONE, Reload.RESTART})
+"""After these the running process serves what it served, so there is nothing to wait for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,10 +116,10 @@ class Publication:
         self, process: ProcessId, members: Mapping[InstanceId, Member], leaving: Sequence[InstanceId]
     ) -> bool:
         """Whether a switch makes a running process change at once, as opposed to files that are taken up some time."""
-        host = self.hosts[process.host]
-        reload = self._folder(process, members, leaving).runtime.reload
+        host, runtime = self.hosts[process.host], self._folder(process, members, leaving).runtime
+        reload = _reload(runtime, self._live(process), [member.recipe for member in members.values()])
         is_signalled = not isinstance(host, DirectoryHost) or process.name in dict(host.pid_files)
-        return reload is not Reload.NONE and is_signalled
+        return reload not in _UNSEEN and is_signalled
 
     def _assembled(self, one: Rendered, transport: Transport) -> StagedRelease:
         return assemble(one, self.catalog[one.recipe.runtime], transport, self.passwords)
@@ -150,21 +152,26 @@ class Publication:
         state = self.writer.snapshot()
         host = self.hosts[process.host]
         now = [member.recipe for member in members.values()]
-        before = [live.recipe for live in state.live.values() if live.recipe.process == process]
+        before = self._live(process)
+
+        reload = _reload(runtime, before, now)
 
         def settle_as(recipes: list[Recipe]) -> Callable[[], None]:
-            if runtime.reload is Reload.NONE:
+            if reload in _UNSEEN:
                 return lambda: None
             return lambda: await_served(served_by(recipes, host, state, self.writer), deadline_seconds=SETTLE_SECONDS)
 
         return Verbs(
             check=runtime.check,
-            reload=runtime.reload,
+            reload=reload,
             program=runtime.process,
             inspect=inspection.inspect,
             settle=settle_as(now),
             settle_back=settle_as(before),
         )
+
+    def _live(self, process: ProcessId) -> list[Recipe]:
+        return [live.recipe for live in self.writer.snapshot().live.values() if live.recipe.process == process]
 
     def _clean_after(self, transport: Transport, leaving: Sequence[InstanceId]) -> None:
         """A key that goes is on record as gone before it is: when the instance comes back, the plan knows."""
@@ -172,6 +179,13 @@ class Publication:
             self.writer.record_key_missing(instance)
             transport.delete_service(instance.service)
             reach("remove.deleted")
+
+
+def _reload(runtime: Runtime, before: Sequence[Recipe], now: Sequence[Recipe]) -> Reload:
+    """How the process takes this up; one that many instances share knows one way only."""
+    if runtime.scope is not ProcessScope.INSTANCE:
+        return runtime.reload
+    return reload_of(runtime, next(iter(before), None), next(iter(now), None))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -101,6 +101,7 @@ def _render(recipe: Recipe, state: State, certificates: _Certificates, folder: R
             key_spki_sha256=rendered.key_spki_sha256,
             files=tuple(StagedFile(path=one.path, content=one.content, mode=one.mode) for one in rendered.files),
             combined=rendered.combined,
+            links=folder.manifest.links,
         ),
         record=ReleaseRecord(release=rendered.release, release_digest=rendered.release_digest, recipe=recipe),
         credential=credential,

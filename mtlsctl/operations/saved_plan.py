@@ -112,7 +112,7 @@ def summary_of(plan: Plan) -> dict[str, int]:
         "hosts_touched": len({step.process.host for step in plan.steps}),
         "processes_touched": len(plan.processes),
         "releases": sum(step.recipe is not None for step in plan.steps),
-        "restarts": 0,
+        "restarts": len({step.process for step in plan.steps if step.needs_restart}),
         "unchanged_instances": plan.unchanged_instances,
     }
 

@@ -12,6 +12,7 @@ from mtlsctl.model.credential import SHARED, AuthorityId
 from mtlsctl.model.diagnostic import Severity
 from mtlsctl.model.plan import TIME_CAUSED, AuthorityChange, CertificateChange, Due, KeyOrigin, KeyRequest, Op, Plan
 from mtlsctl.model.release import canonical_digest
+from mtlsctl.model.runtime import Reload, reload_of
 from mtlsctl.model.topology import DirectoryHost, TrustModel
 from mtlsctl.planner.diff import SERVED_NAMES, access_changes, service_changes
 from mtlsctl.planner.identities import (
@@ -37,6 +38,7 @@ from mtlsctl.planner.safety import (
     placement_risks,
     port_refusals,
     process_refusals,
+    restart_risks,
 )
 from mtlsctl.planner.trust import desired_recipes, presented_anchors
 from mtlsctl.planner.waves import leaving_recipe, make_steps
@@ -74,7 +76,11 @@ def make_plan(inventory: Inventory, state: State, runtimes: Mapping[str, Runtime
         inventory_digest=inventory.digest,
         created_at=now,
         access=access,
-        risks=(*opening_risks(access), *placement_risks(inventory, live, course.desired)),
+        risks=(
+            *opening_risks(access),
+            *placement_risks(inventory, live, course.desired),
+            *restart_risks(inventory, course.steps),
+        ),
         authority_changes=tuple(_authority_changes(caused, caused, state, now)),
         certificate_changes=tuple(_certificate_changes(caused, caused, state)),
         service_changes=service_changes(live, caused.desired),
@@ -143,8 +149,24 @@ def _chart(
         presented = presented_anchors(state)
         leaving = _leaving(inventory, live, desired, presented, runtimes)
         identities = frozenset(one.id.instance for one in credentials.values() if _has_new_face(one, live, state))
-        steps = make_steps(live, desired, leaving, presented, identities)
+        steps = _with_restarts(make_steps(live, desired, leaving, presented, identities), live, runtimes)
     return _Course(authorities=authorities, credentials=credentials, desired=desired, calls=calls, steps=steps)
+
+
+def _with_restarts(
+    steps: Iterable[Step], live: Mapping[InstanceId, Recipe], runtimes: Mapping[str, Runtime]
+) -> tuple[Step, ...]:
+    """The same steps, each with whether the running process has to be restarted for it."""
+    before: dict[InstanceId, Recipe] = dict(live)
+    found = []
+    for step in steps:
+        old, new = before.get(step.id.instance), step.recipe
+        runtime = runtimes.get(new.runtime) if new is not None else None
+        is_restart = runtime is not None and reload_of(runtime, old, new) is Reload.RESTART
+        found.append(replace(step, needs_restart=True) if is_restart else step)
+        if new is not None:
+            before[step.id.instance] = new
+    return tuple(found)
 
 
 def _decide_authorities(
@@ -270,7 +292,7 @@ def _findings(
     for name, recipe in _widest(inventory, course).items():
         yield from budget_findings(state.estate, recipe, inventory.services[name].span)
     yield from process_refusals(inventory, course.desired)
-    yield from change_refusals(inventory, live, course.desired)
+    yield from change_refusals(inventory, runtimes, live, course.desired)
     yield from port_refusals(inventory, live, course.steps)
 
 

@@ -29,9 +29,11 @@ PORT_PASSES_ON = "M2011"
 RUNTIME_CHANGES = "M2012"
 ADDRESS_OF_SOCKET_CHANGES = "M2013"
 PROCESS_NAME = "M2014"
+SECOND_PORT = "M2015"
 NEW_PLACEMENT = "M2101"
 MOVED_FOLDER = "M2102"
 OPEN_TO_ANYBODY = "M2103"
+NEEDS_RESTART = "M2104"
 
 MEANINGS = {
     CANNOT_ENFORCE: "the runtime cannot refuse an undeclared caller as the listener is to refuse it",
@@ -44,9 +46,11 @@ MEANINGS = {
     RUNTIME_CHANGES: "a live service cannot change its runtime in place",
     ADDRESS_OF_SOCKET_CHANGES: "a live port cannot be bound to other addresses without a gap",
     PROCESS_NAME: "a service has the name of a runtime's process on the same host",
+    SECOND_PORT: "a program that listens at one port cannot serve the old and the new one until callers have moved",
     NEW_PLACEMENT: "a service's key goes to a host for the first time",
     MOVED_FOLDER: "a host's folder is another now",
     OPEN_TO_ANYBODY: "a listener begins to let in whoever comes without a certificate",
+    NEEDS_RESTART: "a program takes up its new files only when it is restarted, which mtlsctl does not do",
 }
 
 
@@ -177,7 +181,10 @@ def budget_findings(estate: str, recipe: Recipe, span: Span | None) -> Iterator[
 
 
 def change_refusals(
-    inventory: Inventory, live: Mapping[InstanceId, Recipe], desired: Mapping[InstanceId, Recipe]
+    inventory: Inventory,
+    runtimes: Mapping[str, Runtime],
+    live: Mapping[InstanceId, Recipe],
+    desired: Mapping[InstanceId, Recipe],
 ) -> Iterator[Diagnostic]:
     """Changes of a live instance that no wave can make without a gap."""
     for instance, new in desired.items():
@@ -193,6 +200,8 @@ def change_refusals(
                 help="give the new one a name of its own, move the callers, then remove the old one",
             )
         yield from _rebound_sockets(old, new, span)
+        if runtimes[new.runtime].doors.one_port:
+            yield from _second_ports(old, new, span)
 
 
 def _rebound_sockets(old: Recipe, new: Recipe, span: Span | None) -> Iterator[Diagnostic]:
@@ -206,6 +215,18 @@ def _rebound_sockets(old: Recipe, new: Recipe, span: Span | None) -> Iterator[Di
                     span=span,
                     help="change the port in the same edit: both are served until callers have moved",
                 )
+
+
+def _second_ports(old: Recipe, new: Recipe, span: Span | None) -> Iterator[Diagnostic]:
+    for served in new.listeners:
+        before = old.served(served.name)
+        if before is not None and {one.port for one in before.sockets} != {one.port for one in served.sockets}:
+            yield Diagnostic(
+                code=SECOND_PORT,
+                message=f"{new.instance} ({served.name}) changes its port, and {new.runtime} has one at a time",
+                span=span,
+                help="give a second service the new port, move the callers, then remove the first",
+            )
 
 
 def port_refusals(
@@ -305,3 +326,19 @@ def process_refusals(inventory: Inventory, desired: Mapping[InstanceId, Recipe])
                 span=inventory.services[named.instance.service].span,
                 help="give the service another name",
             )
+
+
+def restart_risks(inventory: Inventory, steps: Iterable[Step]) -> Iterator[Risk]:
+    """Services whose programs go on with what they have read until somebody restarts them."""
+    hosts: dict[str, dict[str, None]] = defaultdict(dict)
+    for step in steps:
+        if step.needs_restart:
+            hosts[step.id.instance.service][step.id.instance.host] = None
+    for service, there in hosts.items():
+        declared = inventory.services.get(service)
+        yield Risk(
+            code=NEEDS_RESTART,
+            summary=f"{service} takes this up when you restart it on {', '.join(sorted(there))}; what waits for that "
+            "stays for the next apply",
+            span=declared.span if declared else None,
+        )

@@ -5,16 +5,18 @@
 - `service`: the service's name. `process`: the name of the process that it belongs to.
 - `release`: the release's name. `folder`: the release's folder on the host, an absolute path.
 - `current`: the absolute path of the service's symlink `current` (which exists only for runtimes that use one).
+- `home`: the absolute path of the service's folder, in which `current` and the manifest's `links` lie.
 - `certificate`, `private_key`: absolute paths of `tls.crt` (chain, end entity first, anchor absent) and `tls.key`.
 - `server_names`: every name that the certificate presents. `dns_names`: those of them that a caller can ask for by
   SNI (no addresses, RFC 6066 section 3).
-- `listeners`: each with `name`, `sockets` (each with `address` or none for every address, `port`, and `place`, which
-  is both as one word: `8443`, `10.0.0.1:8443`, `[2001:db8::1]:8443`), `client_certificate` (`required`, `optional`,
-  `none`), `protocols` (of `1.2`, `1.3`), `clients_trust` (absolute path of the callers' anchors, none when nobody may
-  call), `verify_depth` (CA certificates in the longest chain minus one), `callers` (service names), `members` (none
-  when the anchors alone say who gets in; else each leaf that does, with `issuer` and `subject`, RFC 4514 texts that
-  are compared as wholes), `forward_identity` (none, or how the program behind is to be told who called, once what the
-  caller said about that was removed: `headers` as `X-SSL-Client-*`, `rfc9440` as `Client-Cert`).
+- `listeners`: each with `name`, `is_main` (whether that is its name), `sockets` (each with `address` or none for every
+  address, `port`, and `place`, which is both as one word: `8443`, `10.0.0.1:8443`, `[2001:db8::1]:8443`),
+  `client_certificate` (`required`, `optional`, `none`), `protocols` (of `1.2`, `1.3`), `clients_trust` (absolute path
+  of the callers' anchors, none when nobody may call), `verify_depth` (CA certificates in the longest chain minus one),
+  `callers` (service names), `members` (none when the anchors alone say who gets in; else each leaf that does, with
+  `issuer` and `subject`, RFC 4514 texts that are compared as wholes), `forward_identity` (none, or how the program
+  behind is to be told who called, once what the caller said about that was removed: `headers` as `X-SSL-Client-*`,
+  `rfc9440` as `Client-Cert`).
 - `callees`: each with `name` (`service`, or `service.listener` when it is not the main one; the stem of its files),
   `service`, `listener`, `server_name` (the name to send and to check), `endpoints` (each with `address`, `port`,
   `place`), `ports` (each with `port`, its `endpoints`, and `addresses`: those of its endpoints joined by commas,
@@ -69,6 +71,7 @@ RELEASE_VARIABLES = frozenset(
         "release",
         "folder",
         "current",
+        "home",
         "certificate",
         "private_key",
         "server_names",
@@ -120,6 +123,7 @@ class MemberView:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerView:
     name: Untrusted
+    is_main: bool
     sockets: tuple[PlaceView, ...]
     client_certificate: str
     forward_identity: str | None
@@ -175,12 +179,14 @@ def release_variables(
     """
     folder = release_folder(recipe, release)
     service = label(recipe.instance.service)
+    _check_doors(recipe, runtime)
     return {
         "service": Untrusted(service),
         "process": Untrusted(label(recipe.process.name)),
         "release": Untrusted(release),
         "folder": Untrusted(folder),
         "current": Untrusted(f"{root_of(recipe)}{BASE}/{service}/current"),
+        "home": Untrusted(f"{root_of(recipe)}{BASE}/{service}"),
         "certificate": Untrusted(f"{folder}/{CERTIFICATE_FILE}"),
         "private_key": Untrusted(f"{folder}/{KEY_FILE}"),
         "server_names": tuple(Untrusted(checked_name(name)) for name in recipe.server_names),
@@ -189,6 +195,15 @@ def release_variables(
         "callees": tuple(callee_view(one, folder) for one in recipe.callees),
         "settings": _settings(recipe, runtime),
     }
+
+
+def _check_doors(recipe: Recipe, runtime: Runtime) -> None:
+    """What the inventory and the plan have refused already: a file would say one thing of two, or the wrong one."""
+    for served in recipe.listeners:
+        if runtime.doors.names and served.name not in runtime.doors.names:
+            raise UnfitSetting(f"the runtime `{runtime.name}` has no listener `{label(served.name)}`")
+        if runtime.doors.one_port and len(served.sockets) != 1:
+            raise UnfitSetting(f"the runtime `{runtime.name}` listens at one place for each listener")
 
 
 def release_folder(recipe: Recipe, release: str) -> str:
@@ -216,6 +231,7 @@ def listener_view(served: ServedListener, folder: str, subjects: Mapping[TrustAn
     lets_in = bool(served.policy.anchors)
     return ListenerView(
         name=Untrusted(label(served.name)),
+        is_main=served.name == MAIN,
         sockets=tuple(place_view(socket.address, socket.port) for socket in served.sockets),
         client_certificate=served.client_certificate.value,
         forward_identity=None if served.forward_identity is None else served.forward_identity.value,

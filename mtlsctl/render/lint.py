@@ -61,12 +61,23 @@ def _templates(folder: RuntimeFolder) -> Iterator[Diagnostic]:
 def _unknown_variables(folder: RuntimeFolder, name: str, tree: nodes.Template) -> Iterator[Diagnostic]:
     # jinja2's own search takes a name set in one branch for undeclared in the next.
     names = list(tree.find_all(nodes.Name))
-    set_here = {one.name for one in names if one.ctx != "load"}
+    set_here = _set_in(tree)
+    if _is_included(folder, name):
+        # It sees what was set where it is included.
+        set_here = set_here.union(*(_set_in(environment(folder.templates).parse(text)) for _, text in folder.templates))
     for variable in sorted(meta.find_undeclared_variables(tree) - set_here - _documented(folder, name)):
         places = [one.lineno for one in names if one.name == variable]
         yield _problem(
             codes.VARIABLE_UNKNOWN, f"`{variable}` is not a documented variable here", folder.path / name, min(places)
         )
+
+
+def _set_in(tree: nodes.Template) -> set[str]:
+    return {one.name for one in tree.find_all(nodes.Name) if one.ctx != "load"}
+
+
+def _is_included(folder: RuntimeFolder, name: str) -> bool:
+    return name not in folder.manifest.named_templates
 
 
 def _documented(folder: RuntimeFolder, template: str) -> frozenset[str]:

@@ -16,9 +16,11 @@ import yaml
 from mtlsctl.errors import RuntimeFolderError
 from mtlsctl.model.diagnostic import Diagnostic, Span
 from mtlsctl.model.identifiers import LABEL
-from mtlsctl.model.keystore import SEALED, StoreKind, StoreProfile
+from mtlsctl.model.keystore import FILE_NAME, SEALED, StoreKind, StoreProfile
 from mtlsctl.model.runtime import (
     Check,
+    Condition,
+    Doors,
     Enforcement,
     PointerKind,
     ProcessScope,
@@ -27,6 +29,7 @@ from mtlsctl.model.runtime import (
     Runtime,
     Setting,
     SettingType,
+    SettingWords,
 )
 from mtlsctl.model.topology import ClientCertificate, ForwardIdentity
 from mtlsctl.render import codes
@@ -117,6 +120,11 @@ class Manifest:
     stores: tuple[ReleaseStore, ...]
     enforcement: Enforcement
     settings: tuple[Setting, ...]
+    links: tuple[str, ...]
+    """Files of a release with a fixed place beside `current`."""
+    watched_with: SettingWords
+    conditions: tuple[Condition, ...]
+    doors: Doors
 
     @property
     def named_templates(self) -> frozenset[str]:
@@ -160,6 +168,9 @@ def to_runtime(manifest: Manifest, digest: str) -> Runtime:
         settings=manifest.settings,
         check=manifest.check,
         reload=manifest.reload,
+        watched_with=manifest.watched_with,
+        conditions=manifest.conditions,
+        doors=manifest.doors,
     )
 
 
@@ -240,13 +251,15 @@ def _manifest(reading: _Reading, node: yaml.Node | None) -> Manifest | None:
             node,
             "a manifest",
             ("version", "name", "description", "roles", "process", "enforces"),
-            ("files", "stores", "settings"),
+            ("files", "stores", "settings", "conditions", "doors"),
         )
         if reading.text(top["version"], "`version`") != "1":
             raise reading.wrong("`version` is 1", top["version"])
         files = tuple(_file(reading, one) for one in reading.items(top.get("files"), "`files`"))
         stores = tuple(_store(reading, one) for one in reading.items(top.get("stores"), "`stores`"))
-        process = reading.record(top["process"], "`process`", ("scope", "pointer"), ("program", "check", "reload"))
+        process = reading.record(
+            top["process"], "`process`", ("scope", "pointer"), ("program", "check", "reload", "watched_with", "links")
+        )
         program = process.get("program")
         return Manifest(
             name=reading.text(top["name"], "`name`", LABEL),
@@ -261,6 +274,12 @@ def _manifest(reading: _Reading, node: yaml.Node | None) -> Manifest | None:
             stores=stores,
             enforcement=_enforcement(reading, top["enforces"]),
             settings=tuple(_settings(reading, top.get("settings"), _top_names(files, stores))),
+            links=tuple(
+                reading.text(one, "a link's name", FILE_NAME) for one in reading.items(process.get("links"), "`links`")
+            ),
+            watched_with=_words(reading, process.get("watched_with"), "`watched_with`"),
+            conditions=tuple(_condition(reading, one) for one in reading.items(top.get("conditions"), "`conditions`")),
+            doors=_doors(reading, top["doors"]) if "doors" in top else Doors(),
         )
     except _Wrong:
         return None
@@ -405,11 +424,38 @@ def _values(reading: _Reading, node: yaml.Node) -> tuple[str, ...]:
     return found
 
 
+def _words(reading: _Reading, node: yaml.Node | None, what: str) -> SettingWords:
+    """Settings, each with a list of words."""
+    if node is None:
+        return ()
+    return tuple((name, _values(reading, words)) for name, words in sorted(reading.entries(node, what).items()))
+
+
+def _condition(reading: _Reading, node: yaml.Node) -> Condition:
+    parts = reading.record(node, "an entry of `conditions`", ("setting", "value", "needs"))
+    return Condition(
+        setting=reading.text(parts["setting"], "`setting`", _SETTING),
+        value=reading.text(parts["value"], "`value`", _VALUE),
+        needs=_words(reading, parts["needs"], "`needs`"),
+    )
+
+
+def _doors(reading: _Reading, node: yaml.Node) -> Doors:
+    parts = reading.record(node, "`doors`", (), ("names", "one_port"))
+    return Doors(
+        names=tuple(
+            reading.text(one, "a listener's name", LABEL) for one in reading.items(parts.get("names"), "`names`")
+        ),
+        one_port=reading.switch(parts["one_port"], "`one_port`") if "one_port" in parts else False,
+    )
+
+
 def _misfits(manifest: Manifest) -> Iterator[str]:
     """What each part allows and the whole does not."""
     pointer, whole_host = manifest.pointer, manifest.scope is ProcessScope.HOST
     paths = [file.path for file in manifest.files] + [store.path for store in manifest.stores]
     yield from _store_misfits(manifest)
+    yield from _condition_misfits(manifest)
     if not manifest.roles:
         yield "`roles` is empty: the runtime could be used for nothing"
     if len(set(paths)) != len(paths):
@@ -438,6 +484,24 @@ def _store_misfits(manifest: Manifest) -> Iterator[str]:
     if StoreKind.EVERYONE in kinds and manifest.enforcement.separate_trust:
         yield "a store for everyone is one store for both directions, so `separate_trust` is false"
     yield from _store_setting_misfits(manifest)
+
+
+def _condition_misfits(manifest: Manifest) -> Iterator[str]:
+    """Words that no setting can have would be conditions that nobody notices; and links that lead nowhere."""
+    known = {setting.name: setting.values for setting in manifest.settings}
+    stated = [*manifest.watched_with]
+    for condition in manifest.conditions:
+        stated += [(condition.setting, (condition.value,)), *condition.needs]
+    for name, words in stated:
+        missing = sorted(set(words).difference(known.get(name, ())))
+        if missing:
+            yield f"`{name}` is no setting that can be {', '.join(missing)}"
+    if set(manifest.links) - {"tls.crt", *(file.path for file in manifest.files)}:
+        yield "`links` names files that every release holds"
+    if manifest.links and manifest.pointer is not None:
+        yield "`links` go through `current`, which this runtime does not have"
+    if manifest.watched_with and manifest.reload is not Reload.RESTART:
+        yield "`watched_with` says when `reload: restart` is not needed"
 
 
 def _store_setting_misfits(manifest: Manifest) -> Iterator[str]:

@@ -8,10 +8,13 @@ syntax are known to differ.
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_SPRING_NAME = re.compile(r"[a-z0-9]+(?:[.-]+[a-z0-9]+)*")
 
 LONGEST = 2048
 """Characters of one word; nginx stops at 4096 bytes, and no honest value comes near."""
@@ -170,6 +173,37 @@ def ruby(word: object) -> Quoted:
     return Quoted("'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'")
 
 
+def spring(word: object) -> Quoted:
+    """A value of a Spring Boot properties file, in ASCII with the escapes of `java.util.Properties`.
+
+    Refused: `${` and `#{`, which Spring replaces in every value, whatever the file's syntax says.
+    """
+    text = _printable(word, refused="", syntax="a Spring properties file")
+    if "${" in text or "#{" in text:
+        raise Unwritable("`${` and `#{` cannot be written into a Spring properties file: Spring would replace them")
+    return Quoted("".join(map(_property_character, text)))
+
+
+def spring_name(word: object) -> Quoted:
+    """A part of a key of a Spring Boot properties file, in brackets, where nothing has a meaning but letters do.
+
+    Refused: whatever is not a lower-case letter, a digit, a dot or a hyphen, since Spring drops it or reads it as more.
+    """
+    text = _printable(word, refused="", syntax="a key of Spring properties")
+    if not _SPRING_NAME.fullmatch(text):
+        raise Unwritable("a name in Spring's keys is lower-case letters, digits, dots and hyphens")
+    return Quoted(f"[{text}]")
+
+
+def _property_character(one: str) -> str:
+    if one in "\\ ":
+        return "\\" + one
+    if one.isascii():
+        return one
+    units = one.encode("utf-16-be")
+    return "".join(f"\\u{units[at] << 8 | units[at + 1]:04x}" for at in range(0, len(units), 2))
+
+
 def _curl_quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
@@ -186,5 +220,7 @@ FILTERS: dict[str, Callable[[object], Quoted]] = {
     "curl_certificate": curl_certificate,
     "ruby": ruby,
     "java_argument": java_argument,
+    "spring": spring,
+    "spring_name": spring_name,
 }
 """Every filter that a template may use, and there is no other."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -178,6 +178,24 @@ class TransportContract:
         keyed.at(f"/etc/mtlsctl/mail/releases/{FIRST}/{damaged}").unlink()
         keyed.transport.stage(release())
         assert whole == keyed.transport.read_release("mail", FIRST)
+
+    def test_a_link_lies_beside_current_and_goes_through_it(self, keyed: Place) -> None:
+        """A program that watches the folder of the link sees when `current` moves."""
+        linked = replace(release(), links=("tls.crt",))
+        keyed.transport.stage(linked)
+        link = keyed.at("/etc/mtlsctl/mail/tls.crt")
+        assert ("current/tls.crt", False) == (str(link.readlink()), link.exists())
+        keyed.transport.switch(CurrentPointer(path=CURRENT, target=f"releases/{FIRST}"))
+        assert b"certificate" == link.read_bytes()
+        before = link.lstat().st_ino
+        keyed.transport.stage(linked)
+        assert before == link.lstat().st_ino
+
+    def test_what_lies_where_a_link_should_is_left_alone(self, keyed: Place) -> None:
+        (keyed.at("/etc/mtlsctl/mail") / "tls.crt").write_bytes(b"somebody's")
+        with pytest.raises(DeliveryError, match="not a symlink to current") as refused:
+            keyed.transport.stage(replace(release(), links=("tls.crt",)))
+        assert ("M4102", b"somebody's") == (refused.value.code, keyed.at("/etc/mtlsctl/mail/tls.crt").read_bytes())
 
     def test_a_path_is_shown_as_it_is_found_from_here(self, keyed: Place) -> None:
         assert str(keyed.at("/etc/mtlsctl")) == keyed.transport.shown("/etc/mtlsctl")

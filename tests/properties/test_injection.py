@@ -216,6 +216,28 @@ MEMBERS = {
             ("truststore_file", "trustfile.jks"),
         ],
     ),
+    "spring-boot": recipe(
+        "schedule",
+        "spring-boot",
+        root="/srv/estate",
+        listeners=[
+            door(8443, callers=("mail", "social"), address="10.9.8.7"),
+            door(9443, name="management", callers=("cron",)),
+        ],
+        callees=[
+            call("ledger", 7443, "10.0.0.5", "db.example.net", listener="outer"),
+            call("vault", 6443, "10.0.0.6", listener="inner"),
+        ],
+        settings=[("alias", "server-1"), ("spring_boot", "2.7"), ("style", "classic")],
+    ),
+    "spring-boot with bundles": recipe(
+        "schedule",
+        "spring-boot",
+        root="/srv/estate",
+        listeners=[door(8443, callers=("mail", "social"), address="10.9.8.7")],
+        callees=[call("ledger", 7443, "10.0.0.5", "db.example.net", listener="outer")],
+        settings=[("spring_boot", "3.5"), ("style", "bundle-pem")],
+    ),
     "pem": recipe("schedule", "pem", listeners=[door(name="front")], callees=[call("ledger", 7443, listener="outer")]),
     "ruby": recipe(
         "schedule",
@@ -464,6 +486,32 @@ def argument_tree(text: str, _: Any) -> Any:
     return words
 
 
+PROPERTY = re.compile(r"([a-zA-Z.-]+)(?:\[([a-z0-9.-]+)\]([a-z.-]+))?=(.*)")
+
+
+def properties_tree(text: str, _: Any) -> Any:
+    """What `java.util.Properties` documents, as far as our templates use it, with Spring's names in brackets."""
+    tree: list[Any] = []
+    for line in text.removesuffix("\n").split("\n"):
+        if line.startswith("#") or not line:
+            tree.append([line])
+            continue
+        assert line.isascii(), line
+        assert "${" not in line
+        assert "#{" not in line
+        found = PROPERTY.fullmatch(line)
+        assert found is not None, line
+        before, name, after, value = found.groups()
+        key = [before] if name is None else [before, Leaf(name), after]
+        tree.append([*key, Leaf(_property(value))])
+    return tree
+
+
+def _property(value: str) -> str:
+    units = re.sub(r"\\(u[0-9a-f]{4}|.)", lambda one: chr(int(one[1][1:], 16)) if len(one[1]) > 1 else one[1], value)
+    return units.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+
+
 def text_tree(text: str, _: Any) -> Any:
     return text.split("\n")
 
@@ -476,6 +524,7 @@ def tree_of(path: Any, text: str, tmp_path: Path) -> Any:
         ".curlrc": curl_tree,
         ".args": argument_tree,
         ".rb": ruby_tree,
+        ".properties": properties_tree,
     }
     return next((read for end, read in readers.items() if path.endswith(end)), text_tree)(text, tmp_path)
 
@@ -537,7 +586,7 @@ def outcome(name: str, path: Any, hostile: str, benign: Any, tmp_path: Path) -> 
     plain = recipe_to_json(MEMBERS[name])
     before = leaf_at(plain, path)
     try:
-        files = rendered(replace(recipe_from_json(with_text(plain, before, hostile)), runtime=name))
+        files = rendered(replace(recipe_from_json(with_text(plain, before, hostile)), runtime=MEMBERS[name].runtime))
     except (MtlsctlError, ValueError):
         return "refused"
     check_shape(benign, files, before, hostile, tmp_path)
@@ -557,9 +606,14 @@ def test_an_honest_value_is_taken(name: str, path: Any, tmp_path: Path) -> None:
         ("nginx", ("settings", 1, 1)): "http://elsewhere",
         ("java", ("settings", 2, 1)): "generated",
         ("java", ("settings", 3, 1)): "modern",
+        ("spring-boot", ("settings", 1, 1)): "3.0",
+        ("spring-boot", ("settings", 2, 1)): "classic",
+        ("spring-boot with bundles", ("settings", 0, 1)): "4.0",
+        ("spring-boot with bundles", ("settings", 1, 1)): "bundle-pem",
     }.get((name, path), "/elsewhere" if path == ("root",) else "elsewhere")
     is_name_of_setting = path[0] == "settings" and path[2:] == (0,)
-    expected = "refused" if is_name_of_setting else "taken"
+    is_name_of_door = name.startswith("spring") and path[0] == "listeners" and path[-1] == "name"
+    expected = "refused" if is_name_of_setting or is_name_of_door else "taken"
     assert expected == outcome(name, path, honest, rendered(MEMBERS[name]), tmp_path)
 
 
@@ -957,6 +1011,8 @@ READERS = {
     "curl": ("word = {}\n", curl_tree),
     "java_argument": ("{}\n", argument_tree),
     "ruby": ("word = {{ a: {}, b: 1 }}\n", ruby_tree),
+    "spring": ("word={}\n", properties_tree),
+    "spring_name": ("word{}.word=value\n", properties_tree),
 }
 
 
@@ -973,8 +1029,8 @@ def test_a_filter_gives_one_word_that_reads_back_as_the_value(
         assert syntax != "js"
         return
     shape, leaves = flat(read(line, folder))
-    assert flat(read(pattern.format('"x"'), folder))[0] == shape
-    assert [text] == leaves
+    assert flat(read(pattern.format(str.__str__(FILTERS[syntax](Untrusted("x")))), folder))[0] == shape
+    assert text == leaves[0]
 
 
 @pytest.mark.parametrize("syntax", ["nginx", "curl", "js", "java_argument"])

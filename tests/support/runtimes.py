@@ -2,6 +2,7 @@
 
 from mtlsctl.model.runtime import (
     Check,
+    Doors,
     Enforcement,
     PointerKind,
     ProcessScope,
@@ -55,4 +56,23 @@ NODE = Runtime(
     reload=Reload.SIGNAL_HUP,
 )
 
-RUNTIMES = {"nginx": NGINX, "node": NODE}
+SPRING = Runtime(
+    name="spring",
+    digest="spring templates 1",
+    roles=frozenset(Role),
+    scope=ProcessScope.INSTANCE,
+    process="java",
+    pointer=PointerKind.CURRENT,
+    pointer_path="/etc/mtlsctl/{service}/current",
+    enforcement=ABLE,
+    settings=(
+        Setting(name="style", type=SettingType.CHOICE, required=True, description="", values=("once", "watching")),
+    ),
+    check=Check.NONE,
+    reload=Reload.RESTART,
+    watched_with=(("style", ("watching",)),),
+    doors=Doors(names=("main",), one_port=True),
+)
+"""One that reads its files when it starts, and with one setting follows the certificates of its listeners."""
+
+RUNTIMES = {"nginx": NGINX, "node": NODE, "spring": SPRING}

@@ -397,7 +397,11 @@ def _cell(steps: Sequence[Step], screen: PlanScreen, page: Page, fresh: set[Inst
         return "."
     if all(step.recipe is None for step in steps):
         return f"{page.symbol('remove')} removed"
-    verbs = {screen.verbs.get(step.recipe.runtime, "switch") for step in steps if step.recipe is not None}
+    verbs = {
+        "restart" if step.needs_restart else screen.verbs.get(step.recipe.runtime, "switch")
+        for step in steps
+        if step.recipe is not None
+    }
     mark = "add" if all(step.id.instance in fresh for step in steps) else "change"
     return f"{page.symbol(mark)} {' and '.join(sorted(verbs))}"
 

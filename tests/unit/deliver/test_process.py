@@ -329,3 +329,23 @@ def test_a_hang_up_reaches_the_process_of_a_pid_file(tmp_path: Path) -> None:
         program = Path(sys.executable).resolve().name
         assert transport.reload(Reload.SIGNAL_HUP, program=program, process="mail") is None
         assert 7 == child.wait(5)
+
+
+def test_a_program_that_reads_once_is_said_to_need_a_restart(tmp_path: Path) -> None:
+    note = LocalTransport(host(tmp_path, mail="mail.pid")).reload(Reload.RESTART, program="java", process="mail")
+    assert "mail goes on with what it has read until you restart it" == note
+
+
+def test_a_program_that_watches_is_waited_for_where_it_is_known_to_run_and_not_signalled(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as sleeping:  # a SIGHUP would end it
+        try:
+            (tmp_path / "mail.pid").write_text(f"{sleeping.pid}\n")
+            transport = LocalTransport(host(tmp_path, mail="mail.pid", social="social.pid"))
+            assert transport.reload(Reload.WATCH, program="sleep", process="mail") is None
+            assert "is not running" in (transport.reload(Reload.WATCH, program="sleep", process="social") or "")
+            assert "not looked at" in (transport.reload(Reload.WATCH, program="sleep", process="report") or "")
+            with pytest.raises(DeliveryError, match="not java"):
+                transport.reload(Reload.WATCH, program="java", process="mail")
+            assert sleeping.poll() is None
+        finally:
+            sleeping.kill()

@@ -1,11 +1,13 @@
-"""Runtimes as values: one process for a host (nginx), one for each service (node, pem), callers only (curl), and two
-that exist to be refused (door, strict).
+"""Runtimes as values: one process for a host (nginx), one for each service (node, pem), callers only (curl), and three
+that exist to be refused (door, strict, editions).
 """
 
 from __future__ import annotations
 
 from mtlsctl.model.runtime import (
     Check,
+    Condition,
+    Doors,
     Enforcement,
     PointerKind,
     ProcessScope,
@@ -29,6 +31,9 @@ def runtime(
     modes: tuple[ClientCertificate, ...] = tuple(ClientCertificate),
     forwards: tuple[ForwardIdentity, ...] = (),
     cannot_forward: tuple[tuple[ForwardIdentity, str], ...] = (),
+    choices: tuple[tuple[str, tuple[str, ...]], ...] = (),
+    conditions: tuple[Condition, ...] = (),
+    doors: Doors | None = None,
 ) -> Runtime:
     return Runtime(
         name=name,
@@ -49,9 +54,15 @@ def runtime(
             forward_identity=frozenset(forwards),
             cannot_forward=cannot_forward,
         ),
-        settings=tuple(
-            Setting(name=one, type=kind, required=required, description="") for one, kind, required in settings
+        settings=(
+            *(Setting(name=one, type=kind, required=required, description="") for one, kind, required in settings),
+            *(
+                Setting(name=one, type=SettingType.CHOICE, required=False, description="", values=values)
+                for one, values in choices
+            ),
         ),
+        conditions=conditions,
+        doors=doors or Doors(),
         check=Check.NONE,
         reload=Reload.NONE,
     )
@@ -76,5 +87,11 @@ RUNTIMES = {
         runtime("curl", roles=(Role.CALLER,)),
         runtime("door", roles=(Role.SERVER,), refuse_all=False, modes=(ClientCertificate.REQUIRED,)),
         runtime("strict", settings=STRICT_SETTINGS),
+        runtime(
+            "editions",
+            choices=(("edition", ("2.7", "3.5")), ("style", ("classic", "bundle"))),
+            conditions=(Condition(setting="style", value="bundle", needs=(("edition", ("3.5",)),)),),
+            doors=Doors(names=("main", "management"), one_port=True),
+        ),
     )
 }

@@ -282,3 +282,29 @@ def test_whatever_fails_every_step_ends_once(fails: str) -> None:
 def test_live_members_are_grouped_by_process() -> None:
     members = live_members(applied(THREE).state)
     assert {"h1/nginx": 3, "h1/zoo": 1} == {str(process): len(found) for process, found in members.items()}
+
+
+def test_what_waits_for_a_restart_at_another_instance_stays_for_the_next_apply() -> None:
+    """The new files are there; a caller's new certificate is not shown to a program that has not read them."""
+    before = estate(
+        service("schedule", door("mail"), runtime="spring", settings=(("style", "once"),)),
+        service("mail", runtime="node"),
+    )
+    world = applied(before)
+    plan = plan_of(changed(before, "mail", authority=AuthorityPolicy(generation=2)), world)
+    ran = run(plan, FakePublication(), world)
+    assert ["schedule@h1 in schedule/extend"] == ran.told_of(Status.DONE)
+    assert ["mail@h1 in mail/activate", "schedule@h1 in schedule/withdraw"] == ran.told_of(Status.BLOCKED)
+    blocked = [one.message for one in ran.executor.events if one.status is Status.BLOCKED]
+    assert ["waits for the restart of schedule@h1", "waits for mail@h1/activate"] == blocked
+
+
+def test_a_program_that_watches_its_certificates_holds_nobody_up() -> None:
+    before = estate(
+        service("schedule", door("mail"), runtime="spring", settings=(("style", "watching"),)),
+        service("mail", runtime="node"),
+    )
+    world = applied(before)
+    plan = plan_of(changed(before, "mail", authority=AuthorityPolicy(generation=2)), world)
+    ran = run(plan, FakePublication(), world)
+    assert ([], 3) == (ran.told_of(Status.BLOCKED), len(ran.told_of(Status.DONE)))

@@ -23,11 +23,13 @@ from mtlsctl.planner.safety import (
     CANNOT_FORWARD,
     MEANINGS,
     NAME_BUDGET,
+    NEEDS_RESTART,
     NEW_PLACEMENT,
     ONE_STORE,
     PORT_PASSES_ON,
     REFUSE_ALL,
     RUNTIME_CHANGES,
+    SECOND_PORT,
     budget_findings,
 )
 from tests.support.estates import applied, apply, at, changed, door, estate, host, line, plan_of, service, without
@@ -36,7 +38,7 @@ from tests.support.world import NOW, World, new_state
 
 if TYPE_CHECKING:
     from mtlsctl.model.plan import Plan
-    from mtlsctl.model.topology import Inventory
+    from mtlsctl.model.topology import InstanceId, Inventory
 
 
 def codes(plan: Plan) -> list[str]:
@@ -332,3 +334,59 @@ def test_forwarding_is_one_release_at_the_door_and_nobody_elses_affair() -> None
         plan = plan_of(after, applied(before))
         assert ["schedule"] == [step.id.instance.service for step in plan.steps]
         assert ((), ()) == (plan.access, plan.risks)
+
+
+# --- programs that read once ----------------------------------------------------------------------------------------
+
+ONCE, WATCHING = (("style", "once"),), (("style", "watching"),)
+
+
+def with_spring(settings: tuple[tuple[str, str], ...]) -> Inventory:
+    return estate(
+        service("schedule", door("mail"), runtime="spring", settings=settings), service("mail", runtime="node")
+    )
+
+
+@pytest.mark.parametrize("settings", [ONCE, WATCHING])
+def test_a_first_release_is_read_at_a_start(settings: tuple[tuple[str, str], ...]) -> None:
+    plan = plan_of(with_spring(settings), World())
+    assert {at("schedule")} == {step.id.instance for step in plan.steps if step.needs_restart}
+
+
+@pytest.mark.parametrize(("settings", "restarted"), [(ONCE, {at("schedule")}), (WATCHING, set())])
+def test_a_new_certificate_needs_a_restart_where_it_is_not_watched(
+    settings: tuple[tuple[str, str], ...], restarted: set[InstanceId]
+) -> None:
+    inventory = with_spring(settings)
+    rotated = changed(inventory, "mail", authority=AuthorityPolicy(generation=2))
+    plan = plan_of(rotated, applied(inventory))
+    assert {at("schedule"), at("mail")} == {step.id.instance for step in plan.steps}
+    assert restarted == {step.id.instance for step in plan.steps if step.needs_restart}
+    assert [NEEDS_RESTART] * len(restarted) == [one.code for one in plan.risks]
+
+
+def test_what_is_no_certificate_is_not_watched() -> None:
+    inventory = with_spring(WATCHING)
+    narrowed = changed(inventory, "schedule", listeners=(door("mail", protocols=("1.3",)),))
+    (risk,) = plan_of(narrowed, applied(inventory)).risks
+    assert (NEEDS_RESTART, line(20)) == (risk.code, risk.span)
+    assert "restart it on h1" in risk.summary
+
+
+def test_what_a_program_calls_with_is_never_watched() -> None:
+    both = estate(
+        service("schedule", door("mail"), runtime="spring", settings=WATCHING),
+        service("mail", door("schedule", port=9443), runtime="node"),
+    )
+    rotated = changed(both, "mail", authority=AuthorityPolicy(generation=2))
+    assert NEEDS_RESTART in [one.code for one in plan_of(rotated, applied(both)).risks]
+
+
+def test_a_program_with_one_port_cannot_move_to_another() -> None:
+    inventory = with_spring(WATCHING)
+    moved = changed(inventory, "schedule", listeners=(door("mail", port=9443),))
+    (refusal,) = plan_of(moved, applied(inventory)).refusals
+    assert (SECOND_PORT, True) == (refusal.code, "one at a time" in refusal.message)
+    assert [] == codes(plan_of(moved, World()))
+    nginx = changed(CALENDAR, "schedule", listeners=(door("mail", port=9443),))
+    assert [] == codes(plan_of(nginx, applied(CALENDAR)))

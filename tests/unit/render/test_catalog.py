@@ -25,7 +25,8 @@ def found_codes(*folders: Any) -> list[str]:
 
 
 def test_ours_are_found_without_being_named() -> None:
-    assert ["apache", "browser", "curl", "java", "nginx", "node", "pem", "ruby"] == sorted(load_catalog())
+    names = ["apache", "browser", "curl", "java", "nginx", "node", "pem", "ruby", "spring-boot"]
+    assert names == sorted(load_catalog())
     assert {name: folder.runtime for name, folder in load_catalog().items()} == runtimes_of(load_catalog())
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mtlsctl.errors import RuntimeFolderError
-from mtlsctl.model.runtime import Check, PointerKind, ProcessScope, Reload, Role, Setting, SettingType
+from mtlsctl.model.runtime import Check, Condition, Doors, PointerKind, ProcessScope, Reload, Role, Setting, SettingType
 from mtlsctl.model.topology import ClientCertificate, ForwardIdentity
 from mtlsctl.render import codes
 from mtlsctl.render.catalog import load_catalog
@@ -71,6 +71,7 @@ def test_our_nginx_is_switched_by_its_file_and_the_others_by_current() -> None:
         "ruby": current,
         "java": current,
         "browser": current,
+        "spring-boot": current,
     } == pointers
 
 
@@ -132,3 +133,49 @@ def test_a_tag_makes_no_object() -> None:
 def test_unknown_keys_are_all_told_at_once() -> None:
     text = MANIFEST.replace("version: 1", "version: 1\ncolour: red").replace("scope: host", "scope: host, shell: x")
     assert ["colour", "shell"] == sorted(message.split("`")[1] for _, message in problems(text))
+
+
+RESTARTED = """version: 1
+name: sample
+description: a sample
+roles: [server]
+process:
+  { scope: instance, program: sample, pointer: current, reload: restart, links: [tls.crt], watched_with: { style: [b] }}
+enforces:
+  { anchors: true, identifiers: false, crls: false, separate_trust: true, refuse_all: true, server_names: false }
+settings:
+  style: { type: choice, values: [a, b], description: a }
+  edition: { type: choice, values: ["2.7", "3.5"], description: b }
+conditions:
+  - { setting: style, value: b, needs: { edition: ["3.5"] } }
+doors: { names: [main, other], one_port: true }
+"""
+
+
+def test_what_settings_need_of_each_other_is_read() -> None:
+    manifest = parse_manifest(RESTARTED.encode(), "runtime.yaml")
+    runtime = to_runtime(manifest, "digest")
+    assert (Condition(setting="style", value="b", needs=(("edition", ("3.5",)),)),) == runtime.conditions
+    assert (Reload.RESTART, (("style", ("b",)),)) == (runtime.reload, runtime.watched_with)
+    assert (Doors(names=("main", "other"), one_port=True), ("tls.crt",)) == (runtime.doors, manifest.links)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("watched_with: { style: [b] }", "watched_with: { style: [c] }", "`style` is no setting that can be c"),
+        ("value: b,", "value: c,", "`style` is no setting that can be c"),
+        ('edition: ["3.5"]', 'edition: ["3.6"]', "`edition` is no setting that can be 3.6"),
+        ('edition: ["3.5"]', "colour: [red]", "`colour` is no setting that can be red"),
+        ("setting: style", "setting: Style", "`setting`"),
+        ("reload: restart", "reload: signal-hup", "`reload: restart` is not needed"),
+        ("links: [tls.crt]", "links: [other.crt]", "files that every release holds"),
+        ("links: [tls.crt]", "links: [../tls.crt]", "a link's name"),
+        ("names: [main, other]", "names: [Main]", "a listener's name"),
+        ("one_port: true", "one_port: 1", "true or false"),
+    ],
+)
+def test_conditions_that_nobody_would_notice_are_refused(old: str, new: str, message: str) -> None:
+    assert old in RESTARTED
+    found = problems(RESTARTED.replace(old, new, 1))
+    assert any(message in text for _, text in found), found

@@ -18,6 +18,8 @@ from mtlsctl.render.quoting import (
     curl_certificate,
     js,
     nginx,
+    spring,
+    spring_name,
 )
 
 if TYPE_CHECKING:
@@ -137,3 +139,38 @@ def test_values_from_outside_compare_by_their_text() -> None:
     assert Untrusted("a") == Untrusted("a")
     assert Untrusted("a") != Untrusted("b")
     assert {Untrusted("a"): 1} == {Untrusted("a"): 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("file:/etc/mtlsctl/a/tls.crt", "file:/etc/mtlsctl/a/tls.crt"),
+        (" a b", "\\ a\\ b"),
+        ("a\\b", "a\\\\b"),
+        ("pa$s#w{o}r=d!", "pa$s#w{o}r=d!"),
+        ("é\U0001f600", "\\u00e9\\ud83d\\ude00"),
+    ],
+)
+def test_a_value_of_spring_properties_is_ascii_with_javas_escapes(text: str, written: str) -> None:
+    assert written == spring(Untrusted(text))
+
+
+@pytest.mark.parametrize("text", ["${x}", "a${", "#{1}", "a\nb", "a\rb", "\0", "\u2028", "\ud800", ""])
+def test_what_spring_would_replace_or_break_at_is_refused(text: str) -> None:
+    with pytest.raises(Unwritable):
+        spring(Untrusted(text))
+
+
+def test_a_placeholder_that_two_parts_would_make_is_refused() -> None:
+    with pytest.raises(Unwritable, match="replace"):
+        spring([Untrusted("a$"), Untrusted("{b}")])
+
+
+def test_a_name_in_springs_keys_stands_in_brackets() -> None:
+    assert "[ledger.admin-2]" == spring_name(Untrusted("ledger.admin-2"))
+
+
+@pytest.mark.parametrize("text", ["a]", "A", "a_b", "a b", "a=b", "a:b", "a\\", ".a", "a.", "${a}", "é", ""])
+def test_a_name_that_spring_would_read_otherwise_is_refused(text: str) -> None:
+    with pytest.raises(Unwritable):
+        spring_name(Untrusted(text))
