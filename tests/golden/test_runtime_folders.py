@@ -32,4 +32,13 @@ def test_our_own_folders_have_nothing_to_complain_about(folder: Any) -> None:
 
 
 def test_our_runtimes_are_there() -> None:
-    assert [folder.runtime.name for folder in FOLDERS] == ["apache", "browser", "curl", "java", "nginx", "node", "pem", "ruby"]
+    assert [folder.runtime.name for folder in FOLDERS] == [
+        "apache",
+        "browser",
+        "curl",
+        "java",
+        "nginx",
+        "node",
+        "pem",
+        "ruby",
+    ]

@@ -43,7 +43,7 @@ pytestmark = [pytest.mark.usefixtures("loopback"), pytest.mark.peer("nginx"), py
 BOTH = ["1.2", "1.3"]
 CALLERS = ("mail", "social", "portal")
 STALL_MILLISECONDS = 600
-PROXIES: dict[str, type[Nginx] | type[Apache]] = {"nginx": Nginx, "apache": Apache}
+PROXIES: dict[str, type[Nginx | Apache]] = {"nginx": Nginx, "apache": Apache}
 
 
 class Stage:

@@ -6,11 +6,13 @@ import json
 import subprocess
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mtlsctl.deliver.layout import combined
 from tests.conftest import find_peer
 from tests.integration.estate import LOOPBACK
 from tests.integration.peers import (
     TURNED_AWAY,
     UNREACHABLE,
+    Apache,
     Nginx,
     Posing,
     Shown,
@@ -196,6 +198,36 @@ def shown_by_nginx(pose: Posing | str) -> str:
     return ""
 
 
+def apache(world: World) -> Seen:
+    """Its way out as it is; where it poses as somebody else, ports of ours that call on in the same way."""
+    calls = way_out_calls(world, "Apache")
+    ports = {tried: world.estate.free_port(LOOPBACK) for tried in calls}
+    own = "".join(apache_hosts(ports[tried], call, world.folder) for tried, call in calls.items())
+    ways_out = [local for (kind, _), local in world.egress.items() if kind == "Apache"]
+    with Apache(world.estate.host("callers"), [(LOOPBACK, one) for one in (*ways_out, *ports.values())], own=own):
+        return {
+            tried: by_egress(tried.door.service, ports.get(tried) or world.egress["Apache", tried.door])
+            for tried in TRIES
+        }
+
+
+def apache_hosts(port: int, call: PosedCall, folder: Path) -> str:
+    """A port that makes every request one for the service's name, and calls on with that."""
+    to = call.place
+    shows = ""
+    if isinstance(call.pose, Posing):
+        both = folder / f"{port}.pem"
+        both.write_bytes(combined(call.pose.cert.read_bytes(), call.pose.key.read_bytes()))
+        shows = f"SSLProxyMachineCertificateFile {both}\n"
+    begin = f"<VirtualHost {LOOPBACK}:{port}>\nProxyPreserveHost On\nRequestHeader set Host {to.name}\n"
+    return (
+        f"Listen {LOOPBACK}:{port}\n{begin}ServerName other.invalid\nProxyPass / http://{LOOPBACK}:{port}/\n"
+        f"</VirtualHost>\n{begin}ServerName {to.name}\nSSLProxyEngine on\nSSLProxyVerify require\n{shows}"
+        f"SSLProxyCACertificateFile {call.anchors}\nSSLProxyProtocol -all +TLSv1.2 +TLSv1.3\n"
+        f"ProxyPass / https://{to.address}:{to.port}/ disablereuse=on\n</VirtualHost>\n"
+    )
+
+
 def by_way_out(world: World, kind: str, port: int, calls: Mapping[Try, PosedCall]) -> Seen:
     return {
         tried: by_egress(tried.door.service, port, calls[tried].path)
@@ -212,4 +244,5 @@ TRY: dict[str, Callable[[World], Seen]] = {
     "JVM": jvm,
     "Ruby": ruby,
     "nginx": nginx,
+    "Apache": apache,
 }

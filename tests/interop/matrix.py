@@ -30,6 +30,7 @@ class CallerKind(NamedTuple):
 
 SERVERS = {
     "nginx": ServerKind("nginx", ("nginx",)),
+    "Apache": ServerKind("apache", ("apache2",)),
     "Node": ServerKind("node", ("node",)),
     "JVM": ServerKind("java", ("java", "javac"), has_one_set=True, has_one_store=True),
 }
@@ -41,6 +42,7 @@ CALLERS = {
     "JVM": CallerKind("java", ("java", "javac")),
     "Ruby": CallerKind("ruby", ("ruby", "faraday")),
     "nginx": CallerKind("nginx", ("nginx",), is_way_out=True),
+    "Apache": CallerKind("apache", ("apache2",), is_way_out=True),
 }
 
 PEERS = sorted({peer for kinds in (SERVERS, CALLERS) for kind in kinds.values() for peer in kind.peers})

@@ -9,7 +9,7 @@ from tempfile import mkdtemp
 from typing import TYPE_CHECKING
 
 from tests.conftest import find_peer
-from tests.integration.peers import Nginx, NodeServer, Program
+from tests.integration.peers import Apache, Nginx, NodeServer, Program
 from tests.interop.matrix import DOORS
 
 if TYPE_CHECKING:
@@ -25,6 +25,11 @@ def nginx(world: World) -> Iterator[Program]:
     """One nginx with all its services."""
     places = [world.places[door][1:] for door in doors_of("nginx")]
     yield Nginx(world.estate.host("nginx"), [*places, world.side[1:]])
+
+
+def apache(world: World) -> Iterator[Program]:
+    """One Apache with all its services."""
+    yield Apache(world.estate.host("apache"), [world.places[door][1:] for door in doors_of("Apache")])
 
 
 def node(world: World) -> Iterator[Program]:
@@ -65,4 +70,9 @@ def services_of(kind: str) -> list[str]:
     return list(dict.fromkeys(door.service for door in doors_of(kind)))
 
 
-START: dict[str, Callable[[World], Iterator[Program]]] = {"nginx": nginx, "Node": node, "JVM": jvm}
+START: dict[str, Callable[[World], Iterator[Program]]] = {
+    "nginx": nginx,
+    "Apache": apache,
+    "Node": node,
+    "JVM": jvm,
+}
