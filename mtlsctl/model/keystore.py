@@ -42,7 +42,7 @@ class StoreKind(StrEnum):
     ANCHOR = "anchor"
     """No store: one anchor of the callees in DER."""
     COMBINED = "combined"
-    """No store: the end entity's certificate and its private key in one PEM file, 0600; only where calls are made."""
+    """No store: the end entity's certificate and its key in one PEM file, 0600; only where a callee asks for it."""
 
 
 TRUST_STORES = frozenset({StoreKind.CLIENTS, StoreKind.SERVERS, StoreKind.ALL_SERVERS, StoreKind.EVERYONE})

@@ -58,6 +58,7 @@ def specifications(recipe: Recipe, manifest: Manifest) -> tuple[StoreSpecificati
         profile = StoreProfile(str(settings.get("store_profile") or StoreProfile.MODERN))
     except ValueError:
         raise UnfitSetting("`store_profile` is not among those that there are") from None
+    is_asked = any(callee.asks for callee in recipe.callees)
     made = [
         StoreSpecification(
             path=path,
@@ -68,7 +69,7 @@ def specifications(recipe: Recipe, manifest: Manifest) -> tuple[StoreSpecificati
         )
         for store in manifest.stores
         for path, anchors in _occasions(store, recipe)
-        if (anchors or store.kind not in TRUST_STORES) and (recipe.callees or store.kind is not StoreKind.COMBINED)
+        if (anchors or store.kind not in TRUST_STORES) and (is_asked or store.kind is not StoreKind.COMBINED)
     ]
     paths = [one.path.lower() for one in made]
     if len(set(paths)) != len(paths):

@@ -325,7 +325,7 @@ APACHE_STRING = re.compile(r"""'((?:[^'\\\\]|\\\\.)*)'""")
 
 
 def apache_tree(text: str, _: Any) -> Any:
-    """Apache's syntax as its manual describes it (Syntax of the Configuration Files); `apache2` itself agrees, below."""
+    """Apache's syntax as its manual describes it; `apache2` itself agrees, below."""
     tree: list[Any] = []
     within = [tree]
     for line in re.sub(r"\\\n", "", text).split("\n"):
@@ -333,7 +333,8 @@ def apache_tree(text: str, _: Any) -> Any:
         if stripped.startswith("</"):
             within.pop()
         elif stripped.startswith("<"):
-            within[-1].append([*_apache_line(stripped[1:].removesuffix(">")), inner := []])
+            inner: list[Any] = []
+            within[-1].append([*_apache_line(stripped[1:].removesuffix(">")), inner])
             within.append(inner)
         elif stripped.startswith("#"):
             within[-1].append([stripped])
@@ -666,7 +667,11 @@ def lines_that_apache_read(folder: Path) -> list[str] | None:
 
 @pytest.mark.peer("apache2")
 @pytest.mark.skipif(find_peer("apache2") is None, reason="apache2 is not installed")
-@pytest.mark.parametrize("path", [path for name, path in FIELDS if name == "apache" and path != ("root",)], ids=dotted)
+@pytest.mark.parametrize(
+    "path",
+    [path for path in string_fields(recipe_to_json(MEMBERS["apache"])) if not {*CLOSED, "root"} & set(path)],
+    ids=dotted,
+)
 def test_apache_reads_a_hostile_value_where_we_wrote_it_and_nothing_else(path: Any, tmp_path: Path) -> None:
     """Not one directive more or less, none joined with the next, nothing expanded."""
     plain = recipe_to_json(MEMBERS["apache"])

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from mtlsctl.model.release import Socket
-from mtlsctl.model.topology import ClientCertificate
+from mtlsctl.model.topology import ClientCertificate, ForwardIdentity
 from mtlsctl.render import context as variables
 from mtlsctl.render.environment import render
 from mtlsctl.render.quoting import Untrusted
@@ -241,6 +241,8 @@ def echo() -> Iterator[int]:
 
 
 FORGED = [
+    "X-SSL-Client-Issuer-DN",
+    "X_SSL_Client_Issuer_DN",
     "X-SSL-Client-DN",
     "X_SSL_Client_DN",
     "X-SSL_Client-DN",
@@ -289,6 +291,31 @@ def test_an_upstream_gets_the_path_as_it_came_and_no_identity_that_a_caller_made
                 assert "TLSV1_ALERT_UNKNOWN_CA" == ask(
                     port, "schedule.calendar.internal", called(root, "social", "schedule")
                 )
+
+
+def test_the_program_behind_is_told_who_called_and_by_nobody_else(tmp_path: Path) -> None:
+    port, maybe = free_port(), free_port()
+    forwarding = replace(door(port), forward_identity=ForwardIdentity.HEADERS)
+    doors = [forwarding, replace(forwarding, name="maybe", sockets=(Socket(None, maybe),))]
+    doors[1] = replace(doors[1], client_certificate=ClientCertificate.OPTIONAL)
+    with echo() as backend:
+        settings = [("upstream", f"http://127.0.0.1:{backend}")]
+        serving = recipe("schedule", "apache", root=tmp_path, listeners=doors, settings=settings)
+        mail = called(tmp_path, "mail", "schedule")
+
+        def told(at: int, caller: Path | None) -> list[str]:
+            answer = ask(at, "schedule.calendar.internal", caller, headers=dict.fromkeys(FORGED, "forged"))
+            assert isinstance(answer, tuple)
+            return sorted(line for line in answer[1].lower().split("\n") if "ssl" in line or "cert" in line)
+
+        identity = [
+            "x-ssl-client-dn: cn=mail",
+            "x-ssl-client-issuer-dn: cn=mail.calendar ca g1",
+            "x-ssl-client-verify: success",
+        ]
+        with running(tmp_path, serving):
+            assert [identity, identity] == [told(port, mail), told(maybe, mail)]
+            assert ["x-ssl-client-verify: none"] == told(maybe, None)
 
 
 @pytest.mark.parametrize("mode", [ClientCertificate.OPTIONAL, ClientCertificate.NONE])
@@ -408,7 +435,8 @@ def members_of(made: Recipe, members: list[tuple[str, str]], folder: Path) -> Pa
     """The pointer file, with the instance's file as it is when only these members are let in."""
     included = pointer(folder, made)
     release, place = written(made)
-    known = variables.release_variables(made, release.release, FOLDERS["apache"].runtime)
+    known = variables.release_variables(made, release.release, FOLDERS["apache"].runtime, {})
+    known["stores"] = None
     views = tuple(variables.MemberView(issuer=Untrusted(i), subject=Untrusted(s)) for i, s in members)
     known["listeners"] = tuple(replace(one, members=views) for one in known["listeners"])  # type: ignore[attr-defined]
     (place / "apache.conf").write_bytes(render(FOLDERS["apache"], "instance.conf.j2", known))
@@ -460,7 +488,7 @@ def test_a_list_of_no_members_lets_nobody_in(tmp_path: Path) -> None:
     serving = recipe("schedule", "apache", root=tmp_path, listeners=[door(port)])
     with running_conf(tmp_path, members_of(serving, [], tmp_path), port):
         answer = ask(port, "schedule.calendar.internal", None, cert=signed(tmp_path, "web", subject((CN, "web"))))
-        assert 403 == answer[0]
+        assert (403, "mtlsctl: not a declared caller") == answer
 
 
 def test_an_upstream_is_not_reached_by_who_is_no_member(tmp_path: Path) -> None:

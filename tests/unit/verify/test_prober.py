@@ -422,7 +422,7 @@ def test_a_silent_close_before_a_tls_12_handshake_is_complete_is_a_refusal_where
 
 @pytest.mark.parametrize("is_declared_closed", [True, False])
 def test_a_server_that_has_nothing_to_agree_on_is_a_closed_door_where_nobody_is_to_be_let_in(
-    is_declared_closed: bool,
+    is_declared_closed: bool,  # noqa: FBT001  a parameter of the test
 ) -> None:
     """Apache's way: its alerts may mean anything, unless its certificate is to be shown to nobody and is not."""
 
