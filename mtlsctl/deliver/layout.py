@@ -31,11 +31,12 @@ class StagedRelease:
     """A release to be put on a host. Its private key is never among the files: the host links it by its public key.
 
     At each path of `combined` the host writes the certificate and the key into one file, 0600.
+    `key_spki_sha256` is None for a release without one, whose chain is handed back to who keeps the key.
     """
 
     service: str
     release: str
-    key_spki_sha256: str
+    key_spki_sha256: str | None
     files: tuple[StagedFile, ...]
     combined: tuple[str, ...] = ()
 

@@ -121,3 +121,5 @@ class Runtime:
     settings: tuple[Setting, ...]
     check: Check
     reload: Reload
+    needs_key: bool = True
+    """Whether its files name or hold the private key; else a release may do without."""

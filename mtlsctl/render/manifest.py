@@ -160,6 +160,7 @@ def to_runtime(manifest: Manifest, digest: str) -> Runtime:
         settings=manifest.settings,
         check=manifest.check,
         reload=manifest.reload,
+        needs_key=bool(manifest.files or manifest.stores),
     )
 
 
