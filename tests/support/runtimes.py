@@ -55,4 +55,19 @@ NODE = Runtime(
     reload=Reload.SIGNAL_HUP,
 )
 
-RUNTIMES = {"nginx": NGINX, "node": NODE}
+PEM = Runtime(
+    name="pem",
+    digest="pem templates 1",
+    roles=frozenset(Role),
+    scope=ProcessScope.INSTANCE,
+    process="",
+    pointer=PointerKind.CURRENT,
+    pointer_path="/etc/mtlsctl/{service}/current",
+    enforcement=ABLE,
+    settings=(),
+    check=Check.NONE,
+    reload=Reload.NONE,
+    needs_key=False,
+)
+
+RUNTIMES = {"nginx": NGINX, "node": NODE, "pem": PEM}
