@@ -372,7 +372,7 @@ def test_a_request_that_proves_nothing_is_refused_at_its_place(estate: Estate, c
     pem = x509.load_der_x509_csr(forged).public_bytes(serialization.Encoding.PEM)
     place.write_bytes(pem)
     ran = estate.run(*command.split())
-    assert (ran.code, "M7112" in ran.said) == (7, True), ran
+    assert (ran.code, "M7317" in ran.said) == (7, True), ran
     line = next(n for n, text in enumerate(estate.inventory.read_text().splitlines(), 1) if REQUEST in text)
     assert f"inventory.yaml:{line}:" in ran.said
 
@@ -383,7 +383,7 @@ def test_one_key_is_not_for_two_instances(estate: Estate, owner: Owner) -> None:
     inventory["services"]["mail"]["certificate_request"] = "requests/again.csr"
     estate.write(inventory)
     ran = estate.run("validate")
-    assert (ran.code, "M7113" in ran.said) == (7, True)
+    assert (ran.code, "M7112" in ran.said) == (7, True)
     assert "mail@web1 and report@web2" in said(ran) or "report@web2 and mail@web1" in said(ran)
 
 

@@ -67,7 +67,7 @@ def test_a_renewal_is_of_the_same_key_and_says_so() -> None:
     ],
 )
 def test_another_file_is_another_certificate(
-    text: str, more: dict[str, Any], reasons: tuple[Reason, ...], same: bool
+    *, text: str, more: dict[str, Any], reasons: tuple[Reason, ...], same: bool
 ) -> None:
     world = applied(asking())
     (mail,) = plan_of(other(asking(), text, **more), world).certificate_changes
