@@ -109,10 +109,10 @@ def _kind(value: dict[str, Any]) -> str:
         value = value["allOf"][0]
     if "$ref" in value:
         return _TITLES[value["$ref"].rsplit("/", 1)[1]].replace("A ", "a ")
-    if "enum" in value:
-        return " \\| ".join(f"`{one}`" for one in value["enum"] if isinstance(one, str))
-    if "const" in value:
-        return f"`{value['const']}`"
+    if "anyOf" in value:
+        return ", or ".join(map(_kind, value["anyOf"]))
+    if words := [value["const"]] if "const" in value else value.get("enum"):
+        return " \\| ".join(f"`{one}`" for one in words if isinstance(one, str))
     if value.get("type") == "array":
         return f"list: {_kind(value['items'])}"
     if value.get("type") == "object":

@@ -32,12 +32,12 @@ class StagedRelease:
 
     At each path of `combined` the host writes the certificate and the key into one file, 0600. `links` name files that
     also have a fixed place beside `current`, as symlinks through it: programs that watch a folder see there when
-    `current` moves.
+    `current` moves. `key_spki_sha256` is None for a release without a key, whose chain is handed back to its keeper.
     """
 
     service: str
     release: str
-    key_spki_sha256: str
+    key_spki_sha256: str | None
     files: tuple[StagedFile, ...]
     combined: tuple[str, ...] = ()
     links: tuple[str, ...] = ()

@@ -125,6 +125,12 @@ class LocalTransport:
             return tree.kind_of(folder, path.name) == stat.S_IFREG
         return False
 
+    def expect_key(self, service: str, spki_sha256: str) -> bool:
+        """See `Transport.expect_key`."""
+        path = _key_path(service, spki_sha256)
+        with self._tree.step("make the folder of", path), self._tree.folder(path.parent, create=True):
+            return self.has_key(service, spki_sha256)
+
     def read_key(self, service: str, spki_sha256: str) -> Secret:
         """See `Transport.read_key`."""
         path = _key_path(service, spki_sha256)
@@ -192,8 +198,8 @@ class LocalTransport:
         found = self.read_release(release.service, release.release)
         key = found.pop(KEY_FILE, None)
         files = {file.path: (file.content, file.mode) for file in release.files}
-        if key is None:
-            return False
+        if key is None or release.key_spki_sha256 is None:
+            return key is None and release.key_spki_sha256 is None and found == files
         return found == {**files, **{one.path: (one.content, one.mode) for one in _combined(release, key[0])}}
 
     def _fill(self, releases: int, path: PurePosixPath, release: StagedRelease) -> None:
@@ -212,6 +218,8 @@ class LocalTransport:
         reach("stage.synced")
 
     def _link_key(self, folder: int, release: StagedRelease) -> None:
+        if release.key_spki_sha256 is None:
+            return
         path = _key_path(release.service, release.key_spki_sha256)
         try:
             with self._tree.folder(path.parent) as keys:

@@ -32,6 +32,9 @@ class Transport(Protocol):
     def has_key(self, service: str, spki_sha256: str) -> bool:
         """Whether the key is there to be carried into a release."""
 
+    def expect_key(self, service: str, spki_sha256: str) -> bool:
+        """The same of a key that somebody else puts there: the folder for it is made where it is missing."""
+
     def read_key(self, service: str, spki_sha256: str) -> Secret:
         """A key of this host, for the moment of one signature by itself, or of one store that is made of it.
 

@@ -43,6 +43,11 @@ LOGIN: Final = "M1039"
 LIFETIMES: Final = "M1040"
 LIFETIME_TOO_SHORT: Final = "M1041"
 
+FILE: Final = "M1050"
+PEM: Final = "M1051"
+REQUEST_HOSTS: Final = "M1052"
+REQUEST_PINNED: Final = "M1053"
+
 NOT_BUILT: Final = "M1090"
 
 UNKNOWN_RUNTIME: Final = "M1101"
@@ -113,6 +118,10 @@ MEANINGS: Final = MappingProxyType(
         LOGIN: "a user or a jump host does not follow the grammar",
         LIFETIMES: "lifetimes and renewals do not fit each other",
         LIFETIME_TOO_SHORT: "a lifetime is shorter than one hour",
+        FILE: "a file that the inventory names is not there, is no plain file, or is reached through a symbolic link",
+        PEM: "a file that the inventory names holds something else than the PEM that belongs there",
+        REQUEST_HOSTS: "the certificate requests of a service are not one for each of its hosts",
+        REQUEST_PINNED: "a certificate request cannot be pinned: only its owner could sign it by its own key",
         NOT_BUILT: "a part of the language that this version does not build yet",
         UNKNOWN_RUNTIME: "no runtime has this name",
         UNKNOWN_HOST: "no host has this name",

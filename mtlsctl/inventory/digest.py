@@ -60,6 +60,7 @@ def _service(
         policies[pair],
         service.trust,
         service.restart_allowed,
+        *([] if not service.requests else [{"requests": [[host, one.sha256] for host, one in service.requests]}]),
     ]
 
 

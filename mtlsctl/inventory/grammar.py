@@ -197,6 +197,13 @@ def relative_path(text: str) -> str:
     return text
 
 
+def file_of_repository(text: str) -> str:
+    """A path below the repository, without `.` and `..`."""
+    if _path(text).startswith(("/", "-")) or {"", "."} & set(text.split("/")):
+        raise Unfit(codes.PATH, f"`{text}` is not a path below the repository, such as requests/mail.csr")
+    return text
+
+
 def key_file(text: str) -> str:
     """An absolute path, or one below the user's home (`~/...`)."""
     absolute_path(text.removeprefix("~"))

@@ -40,7 +40,9 @@ def resolve(tree: Map, runtimes: Mapping[str, Runtime], root: Path, problems: Pr
     neighbours = Neighbours(words, hosts_node, services_node, runtimes)
     defaults = _defaults(words, tree)
     # Names need the estate's; with a wrong one the rest is still looked at under a name that fits.
-    services = {} if services_node is None else read_services(words, services_node, estate or "x", neighbours, defaults)
+    services = (
+        {} if services_node is None else read_services(words, services_node, estate or "x", neighbours, defaults, root)
+    )
     check_ports(services.values(), runtimes, problems)
     if estate is not None and hosts_node is not None and services_node is not None:
         warn(words, hosts, services, runtimes, hosts_node)

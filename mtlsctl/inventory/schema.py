@@ -192,6 +192,11 @@ class ServiceWords(_Part):
     certificate: CertificateWords | None = Field(None, description="In place of the defaults, key by key.")
     certification_authority: AuthorityWords | None = Field(None, description="In place of the defaults, key by key.")
     trust: TrustWords | None = Field(None, description="In place of the estate's.")
+    certificate_request: Text | dict[Name, Text] | None = Field(
+        None,
+        description="A file below the repository with a certificate request (PKCS#10, PEM) of somebody who keeps the "
+        "key; of a service on several hosts a mapping of host to file. Names come from here, not from the request.",
+    )
 
 
 class InventoryWords(_Part):
@@ -228,9 +233,10 @@ def _settled(node: Any) -> Any:
         return [_settled(one) for one in node]
     if not isinstance(node, dict):
         return node
-    if "anyOf" in node:
-        (kept,) = [one for one in node["anyOf"] if one != {"type": "null"}]
-        node = {**{key: value for key, value in node.items() if key not in ("anyOf", "default")}, **kept}
+    if any(one == {"type": "null"} for one in node.get("anyOf", ())):
+        kept = [one for one in node["anyOf"] if one != {"type": "null"}]
+        rest = {key: value for key, value in node.items() if key not in ("anyOf", "default")}
+        node = {**rest, **(kept[0] if len(kept) == 1 else {"anyOf": kept})}
     if "$ref" in node and len(node) > 1:
         rest = {key: value for key, value in node.items() if key != "$ref"}
         node = {"allOf": [{"$ref": node["$ref"]}], **rest}

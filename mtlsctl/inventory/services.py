@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from mtlsctl.inventory import codes, grammar
 from mtlsctl.inventory.policies import Policies, read_policies, read_trust
 from mtlsctl.inventory.problems import shown
+from mtlsctl.inventory.requests import read_requests
 from mtlsctl.inventory.settings import read_settings
 from mtlsctl.inventory.source import Map, Seq
 from mtlsctl.inventory.words import map_of, seq_of
@@ -28,6 +29,7 @@ from mtlsctl.model.topology import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from collections.abc import Set as AbstractSet
+    from pathlib import Path
 
     from mtlsctl.inventory.problems import Place
     from mtlsctl.inventory.words import Words
@@ -118,19 +120,20 @@ class _Subject:
     node: Map
     neighbours: Neighbours
     runtime: Runtime | None
+    root: Path
 
 
 def read_services(
-    words: Words, nodes: Map, estate: str, neighbours: Neighbours, defaults: Policies
+    words: Words, nodes: Map, estate: str, neighbours: Neighbours, defaults: Policies, root: Path
 ) -> dict[str, Service]:
-    """The services whose words could all be read, in the order of the inventory."""
+    """The services whose words could all be read, in the order of the inventory; files are relative to `root`."""
     services: dict[str, Service] = {}
     for name, node in _maps(nodes):
         at = nodes.keys_at[name]
         if words.parsed(name, at, _SERVICE_NAME, is_name=True) is None:
             continue
         runtime = _runtime(words, node, neighbours.runtimes)
-        subject = _Subject(words=words, name=name, at=at, node=node, neighbours=neighbours, runtime=runtime)
+        subject = _Subject(words=words, name=name, at=at, node=node, neighbours=neighbours, runtime=runtime, root=root)
         service = _read_service(subject, estate, defaults)
         if service is not None:
             services[name] = service
@@ -146,6 +149,7 @@ def _read_service(subject: _Subject, estate: str, defaults: Policies) -> Service
     names = _names(subject, estate)
     listeners = _listeners(subject)
     addresses = words.read(node, "addresses", grammar.switch, default=False)
+    requests = read_requests(words, name, node, hosts, trust, subject.root)
     runtime = subject.runtime
     if runtime is None:
         return None
@@ -168,6 +172,7 @@ def _read_service(subject: _Subject, estate: str, defaults: Policies) -> Service
         certificate=own.certificate,
         authority=own.authority,
         trust=trust,
+        requests=requests,
         span=words.problems.sources.span(subject.at, name),
     )
 

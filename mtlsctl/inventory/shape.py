@@ -56,7 +56,14 @@ class Anything:
     """What a runtime's manifest types, not the language."""
 
 
-Shape = Word | ListOf | Named | Record | Anything
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WordOr:
+    """A single value, or a mapping of this shape."""
+
+    mapping: Named | Record
+
+
+Shape = Word | ListOf | Named | Record | Anything | WordOr
 
 WORD: Final = Word()
 _WORDS: Final = ListOf(each=WORD)
@@ -137,12 +144,12 @@ SERVICE: Final = Record(
         "certificate": CERTIFICATE,
         "certification_authority": AUTHORITY,
         "trust": TRUST,
+        "certificate_request": WordOr(mapping=Named(each=WORD)),
     },
     required=("runtime", "hosts"),
     unbuilt={
         **_UNBUILT_PEERS,
         **_UNBUILT_KEYS,
-        "certificate_request": "signing a request whose owner keeps the key",
         "external_servers": "calling a server outside the estate",
         "restart": "allowing a restart where a reload is not enough",
     },
@@ -189,6 +196,8 @@ def fit(node: Node, shape: Shape, spot: Spot, problems: Problems) -> bool:
             return _fit_record(node, shape, spot, problems)
         case Anything():
             return True
+        case WordOr():
+            return fit(node, shape.mapping if isinstance(node, Map) else WORD, spot, problems)
 
 
 def _fit_list(node: Node, shape: ListOf, spot: Spot, problems: Problems) -> bool:

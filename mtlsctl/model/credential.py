@@ -66,7 +66,10 @@ class AuthorityProfile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertificateProfile:
-    """A leaf to be issued: CN = service, SAN = names then transitional names then addresses."""
+    """A leaf to be issued: CN = service, SAN = names then transitional names then addresses.
+
+    `request_sha256` is of the certificate request whose key it is for; None where the key is ours.
+    """
 
     id: CredentialId
     authority: AuthorityId
@@ -77,6 +80,7 @@ class CertificateProfile:
     usages: frozenset[KeyUsage]
     key: KeyAlgorithm
     lifetime: timedelta
+    request_sha256: str | None = None
 
     @property
     def anchor(self) -> AuthorityId | CredentialId:
@@ -108,7 +112,7 @@ class CertificationAuthority:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
-    """A leaf that was issued; its key is on the host of its instance and nowhere else."""
+    """A leaf that was issued; its key is on the host of its instance and nowhere else, or with who asked for it."""
 
     profile: CertificateProfile
     serial: str

@@ -42,6 +42,8 @@ class Reason(StrEnum):
     KEY_ALGORITHM_CHANGED = "key algorithm changed"
     LIFETIME_CHANGED = "lifetime changed"
     KEY_MISSING = "key missing on the host"
+    REQUEST_CHANGED = "certificate request changed"
+    KEY_OWNER_CHANGED = "the key's owner changed"
     CA_ROTATED = "CA rotated"
     TRUST_MODEL_CHANGED = "trust model changed"
     NAME_OUTSIDE_CONSTRAINTS = "a name lies outside the CA's constraints"
@@ -96,6 +98,8 @@ class CertificateChange:
     not_after_before: datetime | None
     reasons: tuple[Reason, ...]
     due: bool
+    is_same_key: bool = False
+    """Whether it is for the key of the one before: of a certificate request that is signed again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,8 +171,9 @@ class Due:
 class Plan:
     """All that an apply would do. Holds no secret, and needs neither key nor network to be made.
 
-    `authorities`, `requests` and `certificates` are done before any step runs, in that order. `fingerprint` is of
-    what the inventory causes: two plans of the same edit on states that differ by renewals alone have the same.
+    `authorities`, `requests` (for keys of ours) and `certificates` are done before any step runs, in that order.
+    `fingerprint` is of what the inventory causes: two plans of the same edit on states that differ by renewals alone
+    have the same.
     """
 
     estate: str
@@ -200,7 +205,7 @@ class Plan:
 
     @property
     def certificates(self) -> tuple[CertificateProfile, ...]:
-        """The leaves to be issued; each needs a key request at its host first."""
+        """The leaves to be issued; each needs a key of ours first, or the request of who keeps the key."""
         return tuple(change.profile for change in self.certificate_changes if change.profile is not None)
 
     @property

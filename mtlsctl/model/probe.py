@@ -63,13 +63,17 @@ class Probe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a probe showed; `evidence` is an alert, an HTTP status or an error in a few words, never a secret."""
+    """What a probe showed; `evidence` is an alert, an HTTP status or an error in a few words, never a secret.
+
+    `stood_in`: with a certificate of a few minutes in place of the caller's own, whose key its owner keeps.
+    """
 
     probe: Probe
     observed: Observation
     evidence: str = ""
     http_status: int | None = None
     served_sha256: str | None = None
+    stood_in: bool = False
 
     @property
     def verdict(self) -> Verdict:

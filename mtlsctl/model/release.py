@@ -61,7 +61,8 @@ class Callee:
 class Recipe:
     """All that decides the bytes of a release, in symbols: credentials and anchors by identifier, never by bytes.
 
-    `server_names` are all names that the leaf presents. `root` is the prefix of every rendered path.
+    `server_names` are all names that the leaf presents. `root` is the prefix of every rendered path. `holds_key` says
+    whether the private key is in the release; a chain can be handed back to who keeps the key.
     """
 
     instance: InstanceId
@@ -74,6 +75,7 @@ class Recipe:
     listeners: tuple[ServedListener, ...] = ()
     callees: tuple[Callee, ...] = ()
     settings: tuple[tuple[str, SettingValue], ...] = ()
+    holds_key: bool = True
     _digest: list[str] = field(default_factory=list, compare=False, repr=False, init=False)
 
     @property
@@ -138,6 +140,7 @@ def recipe_to_json(recipe: Recipe) -> dict[str, object]:
         "listeners": [_listener_to_json(served) for served in recipe.listeners],
         "callees": [_callee_to_json(callee) for callee in recipe.callees],
         "settings": [[name, list(map(list, v)) if isinstance(v, tuple) else v] for name, v in recipe.settings],
+        **({} if recipe.holds_key else {"holds_key": False}),
     }
 
 
@@ -166,6 +169,7 @@ def recipe_from_json(data: Mapping[str, object], shared: SharedCallees | None = 
             (name, tuple((s, p) for s, p in value) if isinstance(value, list) else value)
             for name, value in plain["settings"]
         ),
+        holds_key=plain.get("holds_key", True),
     )
 
 

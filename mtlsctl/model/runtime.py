@@ -155,6 +155,8 @@ class Runtime:
     """With these settings a program that else has to be restarted follows new certificates of its listeners itself."""
     conditions: tuple[Condition, ...] = ()
     doors: Doors = Doors()
+    needs_key: bool = True
+    """Whether its files name or hold the private key; else a release may do without."""
 
 
 def reload_of(runtime: Runtime, before: Recipe | None, after: Recipe | None) -> Reload:

@@ -162,6 +162,28 @@ class CertificatePolicy:
     renew_before: timedelta = timedelta(days=30)
 
 
+class RequestedKey(NamedTuple):
+    """What a certificate request asks a certificate for: the kind of its key, and the SHA-256 of its public half."""
+
+    algorithm: KeyAlgorithm
+    spki_sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateRequest:
+    """A request (PKCS#10, RFC 2986) of somebody who keeps the key; `sha256` is over its DER.
+
+    `path` is relative to the repository. `asked` is None until the request was taken apart and its proof of possession
+    held; nothing is planned before.
+    """
+
+    path: str
+    der: bytes = field(repr=False)
+    sha256: str
+    asked: RequestedKey | None = None
+    span: Span | None = field(default=None, compare=False)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthorityPolicy:
     """How a service's CA is made; `generation` is the least that the inventory asks for."""
@@ -200,7 +222,8 @@ class Service:
     """A service: one runtime, one or more hosts, the names that callers check, the doors that it opens.
 
     `names` is never empty: without any in the inventory it is `<service>.<estate>.internal`. The first is the
-    one that callers check. `settings` holds the values that its runtime's manifest types, sorted by name.
+    one that callers check. `settings` holds the values that its runtime's manifest types, sorted by name. `requests`
+    are by host, for all hosts or for none: with them the keys are not ours.
     """
 
     name: str
@@ -214,7 +237,11 @@ class Service:
     authority: AuthorityPolicy = AuthorityPolicy()
     trust: TrustModel = TrustModel.SERVICE_CA
     restart_allowed: bool = False
+    requests: tuple[tuple[str, CertificateRequest], ...] = ()
     span: Span | None = field(default=None, compare=False)
+
+    def request_for(self, host: str) -> CertificateRequest | None:
+        return next((request for name, request in self.requests if name == host), None)
 
     @property
     def instances(self) -> tuple[InstanceId, ...]:

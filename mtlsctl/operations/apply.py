@@ -11,12 +11,13 @@ from mtlsctl.failpoints import reach
 from mtlsctl.model.plan import Op
 from mtlsctl.model.topology import DirectoryHost, SshHost
 from mtlsctl.operations.executor import Executor, live_members
-from mtlsctl.operations.issue import issue_certificates, make_authorities, prove_anchors, request_keys
+from mtlsctl.operations.issue import absent_keys, issue_certificates, make_authorities, prove_anchors, request_keys
 from mtlsctl.operations.observe import delete_left_over, hosts_of, look_at_hosts
 from mtlsctl.operations.plan import Planned, refuse_unsafe
 from mtlsctl.operations.progress import Issued, Status
 from mtlsctl.operations.publication import Publication
 from mtlsctl.operations.releases import render_releases, try_pointers
+from mtlsctl.operations.requests import brought_keys
 from mtlsctl.operations.saved_plan import compare
 from mtlsctl.operations.stores import look_up_passwords
 from mtlsctl.operations.workspace import not_over_ssh_yet
@@ -25,6 +26,7 @@ from mtlsctl.store.port import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Set as AbstractSet
 
     from mtlsctl.deliver.transport import Transport
     from mtlsctl.errors import MtlsctlError
@@ -217,7 +219,7 @@ class _Run:
             report=self.wishes.report,
             members=live_members(state),
         )
-        executor.run(plan.steps, unfit)
+        executor.run(plan.steps, unfit, absent_keys(fit, state, transports))
         return tuple(executor.events)
 
     def _hosts_of_keys(self) -> list[str]:
@@ -232,9 +234,23 @@ class _Run:
         plan, now = self.planned.plan, self.workspace.clock()
         make_authorities(self.writer, plan.authorities, now)
         born, failed = request_keys(plan.requests, transports)
-        issued = issue_certificates(self.writer, plan.certificates, born, transports, now)
+        keys = {**born, **brought_keys(self.planned.inventory, plan.certificates)}
+        issued = issue_certificates(self.writer, plan.certificates, keys, transports, now)
         self.wishes.report(Issued(at=self.workspace.clock(), authorities=len(plan.authorities), certificates=issued))
         return dict(failed)
+
+    def _is_asked_for(self, instance: InstanceId) -> bool:
+        """Whether its certificate is for a request, as it is declared now."""
+        service = self.planned.inventory.services.get(instance.service)
+        return service is not None and service.request_for(instance.host) is not None
+
+    def _was_asked_for(self, instance: InstanceId) -> bool:
+        """Whether all that was issued for it before this apply was so too; else a key of ours is left over."""
+        return all(
+            one.profile.request_sha256 is not None
+            for one in self.planned.state.credentials.values()
+            if one.id.instance == instance
+        )
 
     def _tidy(self, transports: Mapping[str, Transport]) -> None:
         """Destroy keys of CAs that have ended, forget hosts that hold nothing, prune what no pointer names."""
@@ -243,22 +259,29 @@ class _Run:
                 self.writer.destroy_authority_key(change.id)
         delete_left_over(self.writer, self.planned.inventory, self.hosts, transports)
         state = self.writer.snapshot()
+        owners = frozenset(
+            instance for instance in state.live if self._is_asked_for(instance) and self._was_asked_for(instance)
+        )
         for name, transport in transports.items():
-            _prune(transport, state, name)
+            _prune(transport, state, name, owners)
         inhabited = {instance.host for instance in state.live}
         for name in sorted(state.hosts.keys() - self.planned.inventory.hosts.keys() - inhabited):
             self.writer.forget_host(name)
 
 
-def _prune(transport: Transport, state: State, host: str) -> None:
-    """Keep the live release and the newest others, three in all, and the keys that credentials still need."""
+def _prune(transport: Transport, state: State, host: str, owners: AbstractSet[InstanceId]) -> None:
+    """Keep the live release and the newest others, three in all, and the keys that credentials still need.
+
+    Of instances whose keys are their `owners`' every key is kept: one may lie there before its request is declared.
+    """
     for instance, live in state.live.items():
         if instance.host != host:
             continue
         release = live.receipt.release
         others = [one for one in transport.releases(instance.service) if one != release]
         transport.delete_releases(instance.service, others[: max(0, len(others) - (RELEASES_KEPT - 1))])
-        transport.delete_keys_except(instance.service, _needed_keys(state, instance))
+        if instance not in owners:
+            transport.delete_keys_except(instance.service, _needed_keys(state, instance))
         reach("prune.deleted")
 
 

@@ -47,16 +47,25 @@ class Executor:
     done_at: dict[StepId, float] = field(default_factory=dict)
     events: list[ProcessEvent] = field(default_factory=list)
 
-    def run(self, steps: Sequence[Step], unfit: Mapping[InstanceId, MtlsctlError]) -> None:
+    def run(
+        self,
+        steps: Sequence[Step],
+        unfit: Mapping[InstanceId, MtlsctlError],
+        keyless: Mapping[StepId, MtlsctlError] | None = None,
+    ) -> None:
         """Every step in the plan's order: waves first, so whatever a step waits for has been tried before it.
 
-        `unfit` are instances for which no key could be requested: they fail in their first wave.
+        `unfit` are instances for which no key could be requested: they fail in their first wave. `keyless` are steps
+        whose key its owner has not put on the host yet: they are left waiting, and what comes before them goes on.
         """
+        absent = keyless or {}
         for (wave, process), group in groupby(steps, key=lambda step: (step.id.wave, step.process)):
             together = list(group)
             for step in together:
                 if step.id.instance in unfit and not step.waits_for & self.lost:
                     self._fail(process, wave, [step], unfit[step.id.instance])
+                elif step.id in absent and not step.waits_for & self.lost:
+                    self._fail(process, wave, [step], absent[step.id], status=Status.WAITING)
             self._run_together(process, wave, [step for step in together if step.id not in self.lost])
 
     def _run_together(self, process: ProcessId, wave: Wave, steps: Sequence[Step]) -> None:
@@ -139,12 +148,20 @@ class Executor:
         self.lost.update(step.id for step in steps)
         self._say(process, wave, Status.BLOCKED, steps, message="waits for " + ", ".join(waits))
 
-    def _fail(self, process: ProcessId, wave: Wave, steps: Sequence[Step], error: MtlsctlError) -> None:
+    def _fail(
+        self,
+        process: ProcessId,
+        wave: Wave,
+        steps: Sequence[Step],
+        error: MtlsctlError,
+        *,
+        status: Status = Status.FAILED,
+    ) -> None:
         self.lost.update(step.id for step in steps)
         self._say(
             process,
             wave,
-            Status.FAILED,
+            status,
             steps,
             message=error.message,
             code=error.code,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mtlsctl.deliver.layout import key_file
 from mtlsctl.errors import DeliveryError, StateError
 from mtlsctl.failpoints import reach
 from mtlsctl.model.credential import AuthorityId
@@ -26,13 +27,15 @@ if TYPE_CHECKING:
 
     from mtlsctl.deliver.transport import Transport
     from mtlsctl.model.credential import AuthorityProfile, CertificateProfile, CredentialId
-    from mtlsctl.model.plan import KeyRequest, Step
+    from mtlsctl.model.plan import KeyRequest, Step, StepId
     from mtlsctl.model.state import State
     from mtlsctl.model.topology import InstanceId
     from mtlsctl.pki.issue import Draft
     from mtlsctl.pki.keys import PrivateKey
     from mtlsctl.pki.probes import ProbeDraft
     from mtlsctl.store.port import StateWriter
+
+KEY_AWAITED = "M4112"
 
 
 def intent_of(draft: Draft[AuthorityProfile] | Draft[CertificateProfile] | ProbeDraft) -> Intent:
@@ -95,6 +98,30 @@ def _request_key(request: KeyRequest, transport: Transport) -> PublicKey:
             raise not_over_ssh_yet([request.credential.instance.host])
 
 
+def absent_keys(
+    steps: Iterable[Step], state: State, transports: Mapping[str, Transport]
+) -> dict[StepId, DeliveryError]:
+    """Steps whose release holds a key that its owner keeps and has not put on the host: for each where it is to lie.
+
+    A key of ours that is gone is no such thing; its certificate is issued anew.
+    """
+    absent: dict[StepId, DeliveryError] = {}
+    for step in steps:
+        credential = state.credentials.get(step.recipe.credential) if step.recipe and step.recipe.holds_key else None
+        if credential is None or credential.profile.request_sha256 is None:
+            continue
+        instance, transport = step.id.instance, transports[step.id.instance.host]
+        if not transport.expect_key(instance.service, credential.spki_sha256):
+            place = transport.shown(str(key_file(instance.service, credential.spki_sha256)))
+            absent[step.id] = DeliveryError(
+                f"{instance} waits for the key that its owner keeps: {place}",
+                code=KEY_AWAITED,
+                help="its owner puts it there (PEM, not encrypted, mode 0600, of the user that runs mtlsctl); "
+                "then run the same command again",
+            )
+    return absent
+
+
 def issue_certificates(
     writer: StateWriter,
     profiles: Sequence[CertificateProfile],
@@ -102,7 +129,10 @@ def issue_certificates(
     transports: Mapping[str, Transport],
     now: datetime,
 ) -> int:
-    """Issue a leaf for every key that was born; gives how many. Raises before anything is signed when one is unfit."""
+    """Issue a leaf for every key that was born or brought; gives how many.
+
+    Raises before anything is signed when one is unfit.
+    """
     asked = [profile for profile in profiles if profile.id.instance in born]
     if not asked:
         return 0

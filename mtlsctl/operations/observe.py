@@ -133,6 +133,8 @@ def _missing_keys(
         transport = transports.get(instance.host)
         if transport is None or instance not in declared or instance in state.keys_missing:
             continue
+        if credential.profile.request_sha256 is not None:
+            continue  # its owner's; a new certificate would not bring it back
         if not transport.has_key(instance.service, credential.spki_sha256):
             writer.record_key_missing(instance)
             yield f"{instance}: its key is gone from the host; a new certificate is issued"

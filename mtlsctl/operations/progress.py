@@ -19,6 +19,8 @@ class Status(StrEnum):
     STARTED = "started"
     DONE = "done"
     FAILED = "failed"
+    WAITING = "waiting"
+    """For a person: the key that its owner keeps is not on the host yet."""
     BLOCKED = "blocked"
 
 

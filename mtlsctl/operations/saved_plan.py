@@ -22,6 +22,7 @@ from mtlsctl.operations.project import is_estate_name, is_lineage
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from mtlsctl.model.credential import CertificateProfile
     from mtlsctl.model.diagnostic import Diagnostic, Span
     from mtlsctl.model.plan import (
         AccessChange,
@@ -221,6 +222,7 @@ def _certificate(one: CertificateChange) -> dict[str, object]:
             "usages": sorted(usage.value for usage in profile.usages),
             "key": profile.key.value,
             "lifetime_seconds": int(profile.lifetime.total_seconds()),
+            **_asked_for(one, profile),
         }
     )
     return {
@@ -233,6 +235,12 @@ def _certificate(one: CertificateChange) -> dict[str, object]:
         "after": after,
         "unknown": [] if profile is None else ["serial", "sha256"],
     }
+
+
+def _asked_for(one: CertificateChange, profile: CertificateProfile) -> dict[str, object]:
+    if profile.request_sha256 is None:
+        return {}
+    return {"request_sha256": profile.request_sha256, "same_key": one.is_same_key}
 
 
 def _service(one: ServiceChange) -> dict[str, object]:

@@ -167,7 +167,7 @@ class _Making:
     def expected(self, store: StoreSpecification) -> StoreContent:
         return content_of(
             store,
-            spki_sha256=self.rendered.staged.key_spki_sha256,
+            spki_sha256=self.rendered.credential.spki_sha256,
             chain=self.rendered.chain,
             anchors=self.rendered.anchors,
         )
@@ -179,7 +179,7 @@ class _Making:
 
     def anew(self, transport: Transport, password: Secret) -> list[StagedFile]:
         staged = self.rendered.staged
-        key = load_private(transport.read_key(staged.service, staged.key_spki_sha256))
+        key = load_private(transport.read_key(staged.service, self.rendered.credential.spki_sha256))
         stores = [
             StagedFile(
                 path=one.path,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from mtlsctl.deliver.layout import pointer_sha256
+from mtlsctl.deliver.layout import KEY_FILE, pointer_sha256
 from mtlsctl.errors import DeliveryError, MtlsctlError, PreflightError, SealedKeyError, StateLocked, UsageError
 from mtlsctl.model.probe import Expectation, Observation, Outcome, Presented, Verdict
 from mtlsctl.model.secret import Secret
@@ -47,7 +47,7 @@ _MAY_NAME_NONE = frozenset({"pem"})
 """Runtimes whose server is anybody's; nginx and Node name every CA that they are given."""
 
 _NOT_HERE = "M4001"
-_NEEDS_THE_CA = frozenset({Presented.EXPIRED, Presented.WRONG_USAGE})
+_NEEDS_THE_CA = frozenset({Presented.EXPIRED, Presented.WRONG_USAGE, Presented.DELIVERED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +75,9 @@ def verify(
 ) -> VerifyReport:
     """Try every declared and every forbidden call; with `embedded` against the applied files in servers of our own.
 
-    Delivered keys are used where they can be read. Certificates that have to be crafted with a CA's key are signed
-    in memory, live for ten minutes and are on record; without the encryption key those probes are `not probed`.
+    Delivered keys are used where they can be read. Certificates that have to be crafted with a CA's key, such as those
+    that stand in for callers whose owners keep the key, are signed in memory, live for ten minutes and are on record;
+    without the encryption key those probes are `not probed`.
     """
     loaded = workspace.load()
     probes = make_probes(loaded.inventory, quick=quick)
@@ -84,15 +85,28 @@ def verify(
     with workspace.store(loaded.inventory.name) as store:
         state = store.snapshot()
         applied = AppliedFiles.read(workspace, state)
-        crafted = _craft(store, state, chosen, workspace, lock_timeout_seconds)
+        crafted = _craft(store, state, chosen, applied, workspace, lock_timeout_seconds)
         source = _Identities(store=store, state=state, applied=applied, crafted=crafted, embedded=embedded)
         with _places(applied, state, embedded=embedded) as connect:
             outcomes = run_probes(chosen, source, connect=connect, timeout_seconds=timeout_seconds)
     if not embedded:
         outcomes += _unread(chosen, applied)
     return VerifyReport(
-        loaded=loaded, embedded=embedded, outcomes=outcomes, left_out=probes.left_out, serial=state.serial
+        loaded=loaded,
+        embedded=embedded,
+        outcomes=tuple(_told_of_stand_in(one, crafted) for one in outcomes),
+        left_out=probes.left_out,
+        serial=state.serial,
     )
+
+
+def _told_of_stand_in(outcome: Outcome, crafted: Crafted) -> Outcome:
+    """What was not tried with the caller's own certificate says so."""
+    probe = outcome.probe
+    if probe.presented is not Presented.DELIVERED or probe.caller is None:
+        return outcome
+    is_stand_in = isinstance(crafted.get((Presented.DELIVERED, probe.caller)), Identity)
+    return replace(outcome, stood_in=True) if is_stand_in else outcome
 
 
 def _is_of_files(probe: Probe) -> bool:
@@ -163,6 +177,16 @@ class AppliedFiles:
             return self.files[instance]
         return NotProbed(reason=self.missing.get(instance, f"{instance} is not applied yet"))
 
+    def has_no_key(self, instance: InstanceId) -> bool:
+        """Whether its files are there and its owner keeps the key."""
+        return instance in self.files and KEY_FILE not in self.files[instance]
+
+    def door_of(self, instance: InstanceId) -> Files | NotProbed:
+        """What a server is brought up from."""
+        if self.has_no_key(instance):
+            return NotProbed(reason=f"the key of {instance} is with its owner, so no server of ours can show it")
+        return self.of(instance)
+
 
 def _read(workspace: Workspace, state: State, instance: InstanceId, live: Live) -> Files:
     host = state.hosts[instance.host]
@@ -185,7 +209,7 @@ def _places(applied: AppliedFiles, state: State, *, embedded: bool) -> Iterator[
     if not embedded:
         yield lambda endpoint: (endpoint.address, endpoint.port)
         return
-    recipes = {instance: state.live[instance].recipe for instance in applied.files}
+    recipes = {one: state.live[one].recipe for one in applied.files if not applied.has_no_key(one)}
     doors = {
         (instance, socket.port): ListenerKey(instance, served.name)
         for instance, recipe in recipes.items()
@@ -207,10 +231,19 @@ def _places(applied: AppliedFiles, state: State, *, embedded: bool) -> Iterator[
 
 
 def _craft(
-    store: StateStore, state: State, probes: Sequence[Probe], workspace: Workspace, lock_timeout_seconds: float
+    store: StateStore,
+    state: State,
+    probes: Sequence[Probe],
+    applied: AppliedFiles,
+    workspace: Workspace,
+    lock_timeout_seconds: float,
 ) -> Crafted:
-    """Every certificate that the probes need and nobody holds, by kind and imitated caller."""
-    wanted = {(one.presented, one.caller) for one in probes if one.caller and one.presented is not Presented.DELIVERED}
+    """Every certificate that the probes need and nobody here holds, by kind and imitated caller."""
+    wanted = {
+        (one.presented, one.caller)
+        for one in probes
+        if one.caller and (one.presented is not Presented.DELIVERED or applied.has_no_key(one.caller))
+    }
     crafted: Crafted = {}
     for kind, caller in wanted:
         if caller not in state.live:
@@ -269,13 +302,13 @@ class _Identities:
     def identity(self, probe: Probe) -> Identity | NotProbed | None:
         if probe.caller is None:
             return None
-        if probe.presented is Presented.DELIVERED:
+        if probe.presented is Presented.DELIVERED and not self.applied.has_no_key(probe.caller):
             files = self.applied.of(probe.caller)
             return files if isinstance(files, NotProbed) else _identity(files)
         return self.crafted[probe.presented, probe.caller]
 
     def anchors(self, probe: Probe) -> bytes | NotProbed:
-        door = self.applied.of(probe.endpoint.instance) if self.embedded else None
+        door = self.applied.door_of(probe.endpoint.instance) if self.embedded else None
         if isinstance(door, NotProbed):
             return door
         if probe.caller is not None and probe.expected is Expectation.ALLOWED and self._calls(probe.caller, probe):
@@ -319,4 +352,4 @@ class _Identities:
 
 
 def _identity(files: Files) -> Identity:
-    return Identity(chain=files["tls.crt"][0], key=Secret(files["tls.key"][0]))
+    return Identity(chain=files["tls.crt"][0], key=Secret(files[KEY_FILE][0]))

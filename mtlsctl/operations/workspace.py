@@ -42,10 +42,11 @@ class Workspace:
         return {name: folder.runtime for name, folder in self.catalog.items()}
 
     def load(self) -> LoadedInventory:
-        """The inventory; raises InventoryError with every problem in it."""
+        """The inventory with its certificate requests checked; raises InventoryError with every problem in it."""
         from mtlsctl.inventory import load_inventory
+        from mtlsctl.operations.requests import check_requests
 
-        return load_inventory(self.inventory_path, self.runtimes, root=self.project.root)
+        return check_requests(load_inventory(self.inventory_path, self.runtimes, root=self.project.root))
 
     @contextmanager
     def store(self, estate: str | None) -> Iterator[StateStore]:

@@ -12,6 +12,9 @@ KEY_UNREADABLE = "M7105"
 PEM = "M7106"
 STORE_PASSWORD = "M7107"  # noqa: S105  a code, not a password
 STORE = "M7108"
+REQUEST = "M7110"
+REQUEST_KEY = "M7111"
+KEY_TWICE = "M7112"
 
 FILE_MISSING = "M7201"
 KEY_MISMATCH = "M7202"
@@ -70,6 +73,9 @@ MEANINGS = MappingProxyType(
         PEM: "A PEM file is empty, cut short, or holds something besides certificates that each end with a newline.",
         STORE_PASSWORD: "A store's password is too short, too long, or has a character that programs read differently.",
         STORE: "A PKCS#12 store cannot be made, cannot be opened with its password, or does not hold what was put in.",
+        REQUEST: "The bytes are not a certificate request (PKCS#10).",
+        REQUEST_KEY: "A certificate request is for a key of a kind that is not used here, or for a weak one.",
+        KEY_TWICE: "Two instances ask for certificates for one and the same key; each has a key of its own.",
         FILE_MISSING: "A release lacks a file that it must hold.",
         KEY_MISMATCH: "The private key of a release does not belong to its certificate.",
         WRONG_CERTIFICATE: "A release presents another certificate than the one that was issued for it.",

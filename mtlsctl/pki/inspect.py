@@ -41,6 +41,8 @@ UNREADABLE = (
     x509.UnsupportedGeneralNameType,
     CryptographyDeprecationWarning,  # a serial that is not positive; raised only where warnings are errors
 )
+"""What the library raises for bytes that are not what they should be."""
+
 _KEY_USAGES = (
     "digital_signature",
     "content_commitment",

@@ -129,7 +129,8 @@ def bundle_name(listener: ListenerId) -> str:
 
 
 def _identity_findings(files: Mapping[str, tuple[bytes, int]], expected: Expected) -> Iterator[Finding]:
-    missing = [path for path in (CHAIN_FILE, KEY_FILE) if path not in files]
+    needed = (CHAIN_FILE, KEY_FILE) if expected.recipe.holds_key else (CHAIN_FILE,)
+    missing = [path for path in needed if path not in files]
     if missing:
         yield from (Finding(codes.FILE_MISSING, f"{path} is missing") for path in missing)
         return
@@ -140,7 +141,8 @@ def _identity_findings(files: Mapping[str, tuple[bytes, int]], expected: Expecte
         yield Finding(error.code, f"{CHAIN_FILE}: {error.message}")
         return
     leaf = chain[0]
-    yield from _key_findings(files[KEY_FILE][0], leaf)
+    if KEY_FILE in files:
+        yield from _key_findings(files[KEY_FILE][0], leaf)
     yield from _credential_findings(leaf, expected.credential)
     yield from _chain_findings(chain, issuer, signs_itself=expected.credential.profile.authority.is_leaf)
     yield from _date_findings(leaf, issuer, expected)

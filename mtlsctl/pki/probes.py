@@ -1,7 +1,10 @@
-"""Certificates that every listener must refuse, made for a verification and never kept.
+"""Certificates for a verification, which are never kept; nearly all are such that every listener must refuse them.
 
 Two come from a real CA (one has ended, one is for servers only), so they are intended, linted and recorded like any
 other; the foreign one imitates a CA with a key of its own. None lives longer than ten minutes.
+
+A third from a real CA is fit: it stands in for the certificate of a caller whose key its owner keeps, so that its call
+can be tried at all.
 """
 
 from __future__ import annotations
@@ -63,7 +66,7 @@ class CraftedCertificate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeDraft(Drafted):
-    """A certificate that is unfit on purpose: a type of its own, so that it can never be signed as a credential."""
+    """A certificate for a few minutes: a type of its own, so that it can never be signed as a credential."""
 
     kind: Presented
     profile: CertificateProfile
@@ -80,7 +83,7 @@ class ProbeDraft(Drafted):
 
 @final
 class LintedProbe:
-    """A probe that is unfit in its one way and no other; only `lint_probe` makes one."""
+    """A probe that is unfit in its one way and no other, or not at all; only `lint_probe` makes one."""
 
     __slots__ = ("draft",)
     draft: ProbeDraft
@@ -99,7 +102,8 @@ class LintedProbe:
 def draft_probe(
     kind: Presented, caller: CertificateProfile, public_key: PublicKey, issuer: Issuer, *, now: datetime
 ) -> ProbeDraft:
-    """A certificate of the caller's own CA: ended an hour ago (EXPIRED), or for servers only (WRONG_USAGE).
+    """A certificate of the caller's own CA: ended an hour ago (EXPIRED), for servers only (WRONG_USAGE), or as the
+    caller's own is (DELIVERED).
 
     `caller` is the profile of the imitated leaf; the key is of kind PROBE_KEY. Raises PreflightError (M7102) when the
     CA cannot sign now, ValueError for a kind that needs no CA.
@@ -121,7 +125,11 @@ def draft_probe(
 
 
 def _probe_profile(kind: Presented, caller: CertificateProfile) -> CertificateProfile:
-    usages = {Presented.EXPIRED: KeyUsage.CLIENT_AUTH, Presented.WRONG_USAGE: KeyUsage.SERVER_AUTH}
+    usages = {
+        Presented.EXPIRED: KeyUsage.CLIENT_AUTH,
+        Presented.WRONG_USAGE: KeyUsage.SERVER_AUTH,
+        Presented.DELIVERED: KeyUsage.CLIENT_AUTH,
+    }
     if kind not in usages:
         msg = f"no CA signs a probe of kind `{kind.value}`"
         raise ValueError(msg)
@@ -130,7 +138,7 @@ def _probe_profile(kind: Presented, caller: CertificateProfile) -> CertificatePr
 
 
 def lint_probe(draft: ProbeDraft) -> LintedProbe:
-    """All rules of a leaf but the one that it breaks on purpose, and those of a probe; raises LintError."""
+    """All rules of a leaf but the one that it may break on purpose, and those of a probe; raises LintError."""
     findings = (*_probe_findings(draft), *profile_findings(draft.unsigned, draft.profile))
     if findings:
         raise LintError(draft.subject_id, findings)
@@ -143,13 +151,15 @@ def _probe_findings(draft: ProbeDraft) -> Iterator[str]:
         yield "a probe lives for ten minutes at most"
     match draft.kind:
         case Presented.EXPIRED:
-            unfit = end <= now - EXPIRED_FOR
+            as_meant = end <= now - EXPIRED_FOR
         case Presented.WRONG_USAGE:
-            unfit = start <= now < end and draft.profile.usages == {KeyUsage.SERVER_AUTH}
+            as_meant = start <= now < end and draft.profile.usages == {KeyUsage.SERVER_AUTH}
+        case Presented.DELIVERED:
+            as_meant = start <= now < end and draft.profile.usages == {KeyUsage.CLIENT_AUTH}
         case _:
-            unfit = False
-    if not unfit:
-        yield f"it is not unfit in the way of a probe for `{draft.kind.value}`"
+            as_meant = False
+    if not as_meant:
+        yield f"it is not what a probe for `{draft.kind.value}` is to be"
 
 
 def sign_probe(linted: LintedProbe, key: PrivateKey) -> bytes:

@@ -106,7 +106,12 @@ def service_changes(
     return (*added, *changed, *removed)
 
 
+HANDED_BACK = "chain and bundles are handed back: the key stays with its owner"
+
+
 def _first_details(recipe: Recipe) -> Iterator[str]:
+    if not recipe.holds_key:
+        yield HANDED_BACK
     for served in recipe.listeners:
         callers = ", ".join(served.callers) or "nobody"
         asks = served.client_certificate
@@ -123,6 +128,8 @@ def _details(old: Recipe, new: Recipe) -> Iterator[str]:
         yield f"template of {new.runtime} changed"
     if old.settings != new.settings:
         yield "settings: " + ", ".join(_changed_settings(old, new))
+    if old.holds_key != new.holds_key:
+        yield "the key lies beside the certificate again" if new.holds_key else HANDED_BACK
     if old.root != new.root:
         yield "paths: the host's folder moved"
     if sorted(old.server_names) != sorted(new.server_names):

@@ -16,14 +16,23 @@ if TYPE_CHECKING:
 
     from mtlsctl.model.credential import AuthorityId
     from mtlsctl.model.state import State
-    from mtlsctl.model.topology import CertificatePolicy, Host, InstanceId, Inventory, Listener, Service
+    from mtlsctl.model.topology import (
+        CertificatePolicy,
+        CertificateRequest,
+        Host,
+        InstanceId,
+        Inventory,
+        KeyAlgorithm,
+        Listener,
+        Service,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """What a leaf has to carry. `transitional_names` are old names that live callers still check.
 
-    `authority_ends` is None for a leaf that signs itself.
+    `authority_ends` is None for a leaf that signs itself. With a `request` the key is that of who made it.
     """
 
     instance: InstanceId
@@ -34,6 +43,17 @@ class Wanted:
     addresses: tuple[str, ...]
     usages: frozenset[KeyUsage]
     policy: CertificatePolicy
+    request: CertificateRequest | None = None
+
+    @property
+    def key(self) -> KeyAlgorithm:
+        """What the policy says is for keys of ours; who brings a key has chosen its kind."""
+        asked = self.request and self.request.asked
+        return asked.algorithm if asked else self.policy.key
+
+    @property
+    def request_sha256(self) -> str | None:
+        return self.request.sha256 if self.request else None
 
 
 BOTH = frozenset({KeyUsage.SERVER_AUTH, KeyUsage.CLIENT_AUTH})

@@ -55,6 +55,7 @@ class CredentialDecision:
     profile: CertificateProfile | None
     before: Credential | None
     reasons: tuple[Reason, ...] = ()
+    is_same_key: bool = False
 
 
 def current_authorities(state: State) -> dict[str, CertificationAuthority]:
@@ -152,8 +153,9 @@ def decide_credential(
         transitional_names=wanted.transitional_names,
         addresses=wanted.addresses,
         usages=wanted.usages,
-        key=wanted.policy.key,
+        key=wanted.key,
         lifetime=wanted.policy.lifetime,
+        request_sha256=wanted.request_sha256,
     )
     return CredentialDecision(
         id=profile.id,
@@ -164,7 +166,14 @@ def decide_credential(
         profile=profile,
         before=newest,
         reasons=reasons,
+        is_same_key=_is_same_key(wanted, newest),
     )
+
+
+def _is_same_key(wanted: Wanted, newest: Credential | None) -> bool:
+    """Only of a request: each leaf of ours gets a key of its own."""
+    asked = wanted.request and wanted.request.asked
+    return bool(asked and newest and asked.spki_sha256 == newest.spki_sha256)
 
 
 def _credential_reasons(
@@ -182,14 +191,22 @@ def _credential_reasons(
         yield Reason.CA_ROTATED
     if _names_differ(wanted, newest):
         yield Reason.NAMES_CHANGED
-    if have.key != wanted.policy.key:
-        yield Reason.KEY_ALGORITHM_CHANGED
+    yield from _key_reasons(wanted, have)
     if have.lifetime != wanted.policy.lifetime:
         yield Reason.LIFETIME_CHANGED
     if not wanted.usages <= have.usages:
         yield Reason.KEY_USAGE_CHANGED
     if renew and now >= newest.not_after - wanted.policy.renew_before:
         yield Reason.RENEWAL_DUE
+
+
+def _key_reasons(wanted: Wanted, have: CertificateProfile) -> Iterator[Reason]:
+    if (have.request_sha256 is None) is not (wanted.request_sha256 is None):
+        yield Reason.KEY_OWNER_CHANGED
+    elif have.request_sha256 != wanted.request_sha256:
+        yield Reason.REQUEST_CHANGED
+    if have.key != wanted.key:
+        yield Reason.KEY_ALGORITHM_CHANGED
 
 
 def _names_differ(wanted: Wanted, newest: Credential) -> bool:

@@ -35,6 +35,7 @@ from mtlsctl.planner.safety import (
     change_refusals,
     enforcement_refusals,
     opening_risks,
+    owner_risks,
     placement_risks,
     port_refusals,
     process_refusals,
@@ -80,6 +81,7 @@ def make_plan(inventory: Inventory, state: State, runtimes: Mapping[str, Runtime
             *opening_risks(access),
             *placement_risks(inventory, live, course.desired),
             *restart_risks(inventory, course.steps),
+            *owner_risks(inventory, state),
         ),
         authority_changes=tuple(_authority_changes(caused, caused, state, now)),
         certificate_changes=tuple(_certificate_changes(caused, caused, state)),
@@ -225,6 +227,7 @@ def _decide_credentials(
                 addresses=addresses_of(service, inventory.hosts[instance.host]),
                 usages=usages,
                 policy=service.certificate,
+                request=service.request_for(instance.host),
             )
             decisions[instance] = decide_credential(wanted, newest.get(instance), state, now, renew=renew)
     return decisions
@@ -337,6 +340,7 @@ def _certificate_changes(course: _Course, caused: _Course, state: State) -> Iter
                 not_after_before=before.not_after if before else None,
                 reasons=decision.reasons,
                 due=caused.credentials[instance].profile is None,
+                is_same_key=decision.is_same_key,
             )
     for instance, live in sorted(state.live.items()):
         if instance not in course.desired:
@@ -353,8 +357,10 @@ def _certificate_changes(course: _Course, caused: _Course, state: State) -> Iter
 
 
 def _requests(plan: Plan, inventory: Inventory) -> Iterator[KeyRequest]:
-    """A new key for each certificate: born on its host, or here where the host is a folder."""
+    """A new key for each certificate but those that somebody brings: born on its host, or here where it is a folder."""
     for profile in plan.certificates:
+        if profile.request_sha256 is not None:
+            continue
         is_folder = isinstance(inventory.hosts[profile.id.instance.host], DirectoryHost)
         origin = KeyOrigin.CONTROLLER if is_folder else KeyOrigin.HOST
         yield KeyRequest(credential=profile.id, key=profile.key, origin=origin)
@@ -415,6 +421,7 @@ def _certificate_cause(change: CertificateChange) -> list[Any]:
         *sorted(profile.usages),
         profile.key.value,
         profile.lifetime.total_seconds(),
+        *([] if profile.request_sha256 is None else [profile.request_sha256]),
     ]
     return [change.op, *change.instance, after, list(change.reasons)]
 

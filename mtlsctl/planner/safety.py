@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mtlsctl.model.diagnostic import Diagnostic, Severity
 from mtlsctl.model.plan import Op, Risk
-from mtlsctl.model.topology import ANYBODY, Authorize, ClientCertificate, TrustModel
+from mtlsctl.model.topology import ANYBODY, Authorize, ClientCertificate, InstanceId, TrustModel
 from mtlsctl.model.trust import NAME_BYTES_LIMIT, NAME_BYTES_WARN, common_name_of, name_bytes
+from mtlsctl.planner.lifecycle import newest_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from mtlsctl.model.plan import AccessChange, Step
     from mtlsctl.model.release import Recipe, ServedListener
     from mtlsctl.model.runtime import Runtime
-    from mtlsctl.model.topology import InstanceId, Inventory, Listener, ProcessId, Service
+    from mtlsctl.model.state import State
+    from mtlsctl.model.topology import Inventory, Listener, ProcessId, Service
 
 CANNOT_ENFORCE = "M2001"
 ONE_STORE = "M2002"
@@ -34,6 +36,7 @@ NEW_PLACEMENT = "M2101"
 MOVED_FOLDER = "M2102"
 OPEN_TO_ANYBODY = "M2103"
 NEEDS_RESTART = "M2104"
+KEY_OF_ANOTHER = "M2105"
 
 MEANINGS = {
     CANNOT_ENFORCE: "the runtime cannot refuse an undeclared caller as the listener is to refuse it",
@@ -51,6 +54,7 @@ MEANINGS = {
     MOVED_FOLDER: "a host's folder is another now",
     OPEN_TO_ANYBODY: "a listener begins to let in whoever comes without a certificate",
     NEEDS_RESTART: "a program takes up its new files only when it is restarted, which mtlsctl does not do",
+    KEY_OF_ANOTHER: "a service's certificate is issued for a key that somebody else made and keeps",
 }
 
 
@@ -310,6 +314,22 @@ def placement_risks(
             for host, (old, new) in moved.items()
         ),
     )
+
+
+def owner_risks(inventory: Inventory, state: State) -> Iterator[Risk]:
+    """Whoever holds the key of a request will be that service to its peers: said when it is new or another."""
+    asking = [service for service in inventory.services.values() if service.requests]
+    newest = newest_credentials(state) if asking else {}
+    for service in asking:
+        for host, request in service.requests:
+            instance = InstanceId(service.name, host)
+            before = newest.get(instance)
+            if before is None or request.asked is None or before.spki_sha256 != request.asked.spki_sha256:
+                yield Risk(
+                    code=KEY_OF_ANOTHER,
+                    summary=f"whoever holds the key of {request.path} is {instance} to its peers",
+                    span=request.span,
+                )
 
 
 def process_refusals(inventory: Inventory, desired: Mapping[InstanceId, Recipe]) -> Iterator[Diagnostic]:

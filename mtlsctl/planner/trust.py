@@ -131,6 +131,7 @@ def desired_recipes(
                 listeners=tuple(sorted(listeners, key=lambda served: served.name)),
                 callees=callees,
                 settings=service.settings,
+                holds_key=runtime.needs_key or not service.requests,
             )
     return recipes
 

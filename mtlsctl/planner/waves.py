@@ -35,6 +35,7 @@ def extend_recipe(live: Recipe, desired: Recipe, presented: Mapping[str, frozens
         desired,
         credential=live.credential,
         server_names=live.server_names,
+        holds_key=live.holds_key,
         listeners=_widened_listeners(live, desired, presented) if live.listeners else (),
         callees=tuple(callee for callee in callees if callee.listener in known),
     )

@@ -25,8 +25,9 @@
 - `settings`: every setting of the manifest, none when absent, but for a password. A `callee_ports` setting maps callee
   names to ports; a `choice` is one of its words, to compare with.
 - `stores`: absolute paths of the manifest's stores, none where the release holds no such store: `key`, `all_servers`,
-  `everyone`, `combined`, and by the name of a listener `clients`, by that of a callee `servers` (`stores.servers[callee.name]`).
-  `store_alias`: the alias of the key. `store_password_file`: absolute path of the file with their password.
+  `everyone`, `combined`, and by the name of a listener `clients`, by that of a callee `servers`
+  (`stores.servers[callee.name]`). `store_alias`: the alias of the key. `store_password_file`: absolute path of the file
+  with their password.
 - `store_password`: the password of the stores and of the key in them, only in a file with `secret: true`.
 - `callee` or `listener`: the one at hand, in a file with `each`.
 

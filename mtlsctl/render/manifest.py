@@ -171,6 +171,7 @@ def to_runtime(manifest: Manifest, digest: str) -> Runtime:
         watched_with=manifest.watched_with,
         conditions=manifest.conditions,
         doors=manifest.doors,
+        needs_key=bool(manifest.files or manifest.stores),
     )
 
 

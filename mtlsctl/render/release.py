@@ -71,12 +71,14 @@ class RenderedRelease:
     """A release, complete but for what holds a secret: its private key, which its host links by `key_spki_sha256`, the
     stores that `stores` specifies, the files of certificate and key at the paths `combined`, and the manifest's secret
     files, which `render_secret_files` gives.
+
+    `key_spki_sha256` is None for a release that does without its key.
     """
 
     service: str
     release: str
     release_digest: str
-    key_spki_sha256: str
+    key_spki_sha256: str | None
     files: tuple[RenderedFile, ...]
     stores: tuple[StoreSpecification, ...] = ()
     combined: tuple[str, ...] = ()
@@ -146,7 +148,7 @@ def _filled(recipe: Recipe, folder: RuntimeFolder, material: Material) -> Render
         service=recipe.instance.service,
         release=release,
         release_digest=digest,
-        key_spki_sha256=material.spki_sha256,
+        key_spki_sha256=material.spki_sha256 if recipe.holds_key else None,
         files=tuple(files),
         stores=tuple(one for one in stores if one.kind in SEALED or one.kind is StoreKind.PASSWORD),
         combined=tuple(one.path for one in stores if one.kind is StoreKind.COMBINED),

@@ -98,6 +98,7 @@ def certificate_profile_to_text(profile: CertificateProfile) -> str:
             "usages": sorted(usage.value for usage in profile.usages),
             "key": profile.key.value,
             "lifetime_seconds": profile.lifetime // timedelta(seconds=1),
+            **({} if profile.request_sha256 is None else {"request_sha256": profile.request_sha256}),
         }
     )
 
@@ -113,6 +114,7 @@ def certificate_profile(id: CredentialId, authority: AuthorityId, plain: dict[st
         usages=_USAGES[tuple(plain["usages"])],
         key=_ALGORITHMS[plain["key"]],
         lifetime=timedelta(seconds=plain["lifetime_seconds"]),
+        request_sha256=plain.get("request_sha256"),
     )
 
 

@@ -49,7 +49,7 @@ class Place:
 
 
 def release(
-    name: str = FIRST, *, service: str = "mail", spki: str = SPKI, files: tuple[StagedFile, ...] = FILES
+    name: str = FIRST, *, service: str = "mail", spki: str | None = SPKI, files: tuple[StagedFile, ...] = FILES
 ) -> StagedRelease:
     return StagedRelease(service=service, release=name, key_spki_sha256=spki, files=files)
 
@@ -115,6 +115,16 @@ class TransportContract:
             with pytest.raises(DeliveryError) as refused:
                 keyed.transport.read_key(service, spki)
             assert "M4103" == refused.value.code
+
+    def test_a_key_that_its_owner_puts_there_finds_its_folder_and_is_linked(self, place: Place) -> None:
+        assert not place.transport.expect_key("mail", SPKI)
+        path = place.at(f"/etc/mtlsctl/mail/keys/{SPKI}.key")
+        assert (0o700, []) == (mode_of(path.parent), names_in(path.parent))
+        path.write_bytes(KEY.reveal())
+        path.chmod(0o600)
+        assert place.transport.expect_key("mail", SPKI)
+        place.transport.stage(release())
+        assert (KEY.reveal(), 0o600) == place.transport.read_release("mail", FIRST)["tls.key"]
 
     def test_a_key_behind_a_symlink_is_not_read(self, keyed: Place) -> None:
         key = keyed.at(f"/etc/mtlsctl/mail/keys/{SPKI}.key")
@@ -210,6 +220,19 @@ class TransportContract:
         keyed.transport.stage(release())
         assert "half" not in keyed.transport.read_release("mail", FIRST)
         assert not leftover.exists()
+
+    def test_a_release_may_do_without_a_key(self, keyed: Place) -> None:
+        keyed.transport.stage(release(spki=None))
+        expected = {file.path: (file.content, 0o640) for file in FILES}
+        assert expected == keyed.transport.read_release("mail", FIRST)
+        before = keyed.at(f"/etc/mtlsctl/mail/releases/{FIRST}").stat().st_ino
+        keyed.transport.stage(release(spki=None))
+        assert before == keyed.at(f"/etc/mtlsctl/mail/releases/{FIRST}").stat().st_ino
+
+    def test_a_key_in_a_release_that_does_without_is_no_part_of_it(self, keyed: Place) -> None:
+        keyed.transport.stage(release())
+        keyed.transport.stage(release(spki=None))
+        assert "tls.key" not in keyed.transport.read_release("mail", FIRST)
 
     def test_a_release_whose_key_is_gone_is_not_staged(self, place: Place) -> None:
         with pytest.raises(DeliveryError, match="is gone") as refused:

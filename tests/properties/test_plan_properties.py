@@ -123,7 +123,8 @@ def test_every_certificate_that_a_step_shows_is_there_or_is_issued_first(seed: i
     inventory, state, now = moment(seed)
     plan = make_plan(inventory, state, RUNTIMES, now)
     issued = {profile.id for profile in plan.certificates}
-    known = {*state.authorities, *(profile.id for profile in plan.authorities)}
+    authorities = {*state.authorities, *(profile.id for profile in plan.authorities)}
+    known = {*authorities, *issued, *state.credentials}
     assert issued.isdisjoint(state.credentials)
     for step in plan.steps:
         if step.recipe is not None:

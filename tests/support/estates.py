@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 from mtlsctl.model.diagnostic import Span
 from mtlsctl.model.identifiers import DnsId
 from mtlsctl.model.plan import StepId, Wave
-from mtlsctl.model.topology import Caller, DirectoryHost, InstanceId, Inventory, Listener, Service
+from mtlsctl.model.topology import (
+    Caller,
+    CertificateRequest,
+    DirectoryHost,
+    InstanceId,
+    Inventory,
+    KeyAlgorithm,
+    Listener,
+    RequestedKey,
+    Service,
+)
 from mtlsctl.planner.plan import make_plan
 from tests.support.runtimes import RUNTIMES
 from tests.support.world import NOW, World
@@ -49,6 +59,14 @@ def service(
 
 def host(name: str, **more: Any) -> DirectoryHost:
     return DirectoryHost(**{"name": name, "directory": f"/out/{name}", **more})
+
+
+def request(
+    text: str, algorithm: KeyAlgorithm = KeyAlgorithm.ECDSA_P256, *, key: str | None = None
+) -> CertificateRequest:
+    """Checked; the SHA-256 of its file is its text, and so is its key's unless another one is given."""
+    asked = RequestedKey(algorithm, f"key of {text if key is None else key}")
+    return CertificateRequest(path=f"requests/{text}.csr", der=text.encode(), sha256=text, asked=asked, span=line(40))
 
 
 def estate(*services: Service, hosts: Iterable[DirectoryHost] = ()) -> Inventory:

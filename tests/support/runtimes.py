@@ -75,4 +75,19 @@ SPRING = Runtime(
 )
 """One that reads its files when it starts, and with one setting follows the certificates of its listeners."""
 
-RUNTIMES = {"nginx": NGINX, "node": NODE, "spring": SPRING}
+PEM = Runtime(
+    name="pem",
+    digest="pem templates 1",
+    roles=frozenset(Role),
+    scope=ProcessScope.INSTANCE,
+    process="",
+    pointer=PointerKind.CURRENT,
+    pointer_path="/etc/mtlsctl/{service}/current",
+    enforcement=ABLE,
+    settings=(),
+    check=Check.NONE,
+    reload=Reload.NONE,
+    needs_key=False,
+)
+
+RUNTIMES = {"nginx": NGINX, "node": NODE, "pem": PEM, "spring": SPRING}

@@ -20,6 +20,7 @@ from mtlsctl.model.topology import (
     Service,
     TrustModel,
 )
+from tests.support.estates import request
 
 if TYPE_CHECKING:
     from random import Random
@@ -42,6 +43,8 @@ class Topology:
     past_names: dict[str, list[DnsId]] = field(default_factory=dict)
     models: list[TrustModel] = field(default_factory=lambda: [TrustModel.SERVICE_CA])
     shared: AuthorityPolicy = field(default_factory=AuthorityPolicy)
+    asking: dict[str, int] = field(default_factory=dict)
+    """Services whose keys are brought, and the how manieth each of them is."""
 
     @classmethod
     def sprout(cls, random: Random) -> Topology:
@@ -64,10 +67,17 @@ class Topology:
         return Inventory(
             name="calendar",
             hosts=self.hosts,
-            services=dict(self.services),
+            services={name: self._asked_for(service) for name, service in self.services.items()},
             digest=str(self.edits),
             shared_authority=self.shared,
         )
+
+    def _asked_for(self, service: Service) -> Service:
+        number = self.asking.get(service.name)
+        if number is None or service.trust is TrustModel.PINNED:
+            return service
+        requests = ((host, request(f"{service.name}-{host}-{number}")) for host in service.hosts)
+        return replace(service, requests=tuple(requests))
 
     @property
     def instances(self) -> int:
@@ -87,7 +97,7 @@ class Topology:
         name = f"s{len(self.services)}x{self.last_name}"
         hosts = tuple(sorted(self.random.sample(sorted(self.hosts), self.random.randint(1, 2))))
         doors = tuple(self._door(f"d{n}") for n in range(self.random.choice([0, 1, 1, 1, 2])))
-        runtime = self.random.choice(["nginx", "node"])
+        runtime = self.random.choice(["nginx", "node", "pem"])
         self.services[name] = Service(
             name=name,
             runtime=runtime,
@@ -222,6 +232,14 @@ class Topology:
         )
         self.services[service.name] = replace(service, certificate=policy, authority=authority)
 
+    def change_request(self) -> None:
+        """Somebody brings keys, or other ones, or gives up."""
+        name = self._any().name
+        if name in self.asking and self.random.random() < 0.3:
+            del self.asking[name]
+        else:
+            self.asking[name] = self.asking.get(name, 0) + 1
+
     def edit(self) -> None:
         """One to four random edits in one commit."""
         edits = [
@@ -243,6 +261,7 @@ class Topology:
             self.add_door,
             self.remove_service,
             self.change_profile,
+            self.change_request,
         ]
         for _ in range(self.random.randint(1, 4)):
             self.random.choice(edits)()

@@ -15,6 +15,7 @@ from mtlsctl.model.release import Receipt
 from mtlsctl.model.state import Live, State
 from mtlsctl.model.topology import Authorize, ClientCertificate
 from mtlsctl.model.trust import Member, vouched_for
+from tests.support.runtimes import RUNTIMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +56,7 @@ def issued(profile: CertificateProfile, now: datetime, authority_ends: datetime)
         not_before=now - BACKDATED,
         not_after=min(now + profile.lifetime, authority_ends),
         certificate_sha256=f"leaf {profile.id}",
-        spki_sha256=f"key of {profile.id}",
+        spki_sha256=f"key of {profile.request_sha256 or profile.id}",
     )
 
 
@@ -107,12 +108,18 @@ class World:
         assert KeyUsage.SERVER_AUTH in usages or not recipe.listeners, recipe
         assert KeyUsage.CLIENT_AUTH in usages or not any(callee.asks for callee in recipe.callees), recipe
 
+    def _assert_key_is_where_it_belongs(self, recipe: Recipe) -> None:
+        """A release does without a key only where its owner keeps it and no file of it names one."""
+        is_brought = self.state.credentials[recipe.credential].profile.request_sha256 is not None
+        assert recipe.holds_key is not (is_brought and not RUNTIMES[recipe.runtime].needs_key), recipe
+
     def publish(self, step: Step) -> None:
         live = dict(self.state.live)
         if step.recipe is None:
             live.pop(step.id.instance, None)
         else:
             self._assert_made_for_its_use(step.recipe)
+            self._assert_key_is_where_it_belongs(step.recipe)
             receipt = Receipt(release=step.recipe.digest[:16], release_digest=step.recipe.digest, files=())
             live[step.id.instance] = Live(recipe=step.recipe, receipt=receipt)
         self.state = replace(self.state, live=live)

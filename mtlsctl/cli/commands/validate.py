@@ -34,6 +34,7 @@ def validate(
     from mtlsctl.cli.views.validate import Checked, checked_document, checked_summary
     from mtlsctl.cli.wiring import inventory_of, project_of
     from mtlsctl.inventory import load_inventory
+    from mtlsctl.operations.requests import check_requests
     from mtlsctl.render.catalog import load_catalog, runtimes_of
 
     began = time.monotonic()
@@ -42,7 +43,7 @@ def validate(
     file = inventory_of(settings, project)
     runtimes = runtimes_of(load_catalog())
     try:
-        loaded = load_inventory(file, runtimes, root=project.root)
+        loaded = check_requests(load_inventory(file, runtimes, root=project.root))
         checked = Checked(loaded.inventory, tuple(loaded.warnings), len(loaded.files), time.monotonic() - began)
     except InventoryError as error:
         checked = Checked(None, error.diagnostics, None, time.monotonic() - began)

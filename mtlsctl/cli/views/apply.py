@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _TONES = {
     Status.DONE: ("ok", Tone.ADD),
     Status.FAILED: ("fail", Tone.ERROR),
+    Status.WAITING: ("unclear", Tone.CHANGE),
     Status.BLOCKED: ("unclear", Tone.CHANGE),
 }
 
@@ -107,18 +108,21 @@ def _whole(applied: Applied, elapsed: timedelta) -> str:
 
 
 def _partial(applied: Applied, page: Page) -> str:
-    failures = [one for one in applied.processes if one.status is Status.FAILED]
+    events = applied.processes
+    failures, awaiting, waiting = (
+        [one for one in events if one.status is kind] for kind in (Status.FAILED, Status.WAITING, Status.BLOCKED)
+    )
     failed = {one.process for one in failures}
-    waiting = [one for one in applied.processes if one.status is Status.BLOCKED]
-    blocked = {one.process for one in waiting} - failed
-    text = f"{counted(len(failed), 'process', 'processes')} failed"
-    if blocked:
-        text += f", {counted(len(blocked), 'process', 'processes')} blocked by what they wait for"
-    sentence = f"{page.symbol('fail')} {text}. Each of them serves what it served before, unless it says otherwise."
+    waits = {one.process for one in awaiting} - failed
+    blocked = {one.process for one in waiting} - failed - waits
+    kinds = ((failed, "failed"), (waits, "waiting for a key"), (blocked, "blocked by what they wait for"))
+    text = ", ".join(f"{counted(len(those), 'process', 'processes')} {what}" for those, what in kinds if those)
+    sign = page.symbol("fail" if failed else "unclear")
+    sentence = f"{sign} {text}. Each of them serves what it served before, unless it says otherwise."
     lines = wrapped(sentence, width=page.width, first="", rest="  ")
-    lines += [line for one in failures for line in _failure(one, page)]
+    lines += [line for one in (*failures, *awaiting) for line in _failure(one, page)]
     lines += [line for one in waiting for line in _blocked(one, page)]
-    again = [] if any(one.help for one in failures) else ["Run again: mtlsctl apply"]
+    again = [] if any(one.help for one in (*failures, *awaiting)) else ["Run again: mtlsctl apply"]
     return "\n".join([*lines, *again]) + "\n"
 
 

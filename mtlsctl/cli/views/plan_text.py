@@ -336,7 +336,7 @@ def _certificate_key(one: CertificateChange, plan: Plan) -> tuple[object, ...]:
 
 
 def _why(one: CertificateChange, plan: Plan) -> str:
-    words: list[str] = [*one.reasons]
+    words: list[str] = [*one.reasons, *(["same key"] if one.is_same_key else [])]
     if one.due and one.not_after_before is not None:
         words.append(f"expires {relative(one.not_after_before, plan.created_at)}")
     if one.op is Op.CHANGE and one.profile is not None:

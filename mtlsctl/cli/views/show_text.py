@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from mtlsctl.cli.views.page import Page
+    from mtlsctl.model.credential import Credential
     from mtlsctl.model.release import ServedListener
     from mtlsctl.model.state import Live, State
 
@@ -35,11 +36,16 @@ def _row(live: Live, state: State, now: datetime) -> list[str]:
         str(recipe.instance),
         recipe.process.name,
         live.receipt.release,
-        "unknown" if credential is None else f"{credential.profile.authority}, {credential.serial[:8]}...",
+        "unknown" if credential is None else _certificate(credential),
         "" if credential is None else relative(credential.not_after, now),
         " ".join(who for served in recipe.listeners for who in _let_in(served)) or "-",
         " ".join(str(callee.listener) for callee in recipe.callees) or "-",
     ]
+
+
+def _certificate(credential: Credential) -> str:
+    key = ", owner's key" if credential.profile.request_sha256 is not None else ""
+    return f"{credential.profile.authority}, {credential.serial[:8]}...{key}"
 
 
 def _let_in(served: ServedListener) -> list[str]:
@@ -92,6 +98,7 @@ def _live(live: Live, state: State) -> dict[str, object]:
             "not_before": stamp(credential.not_before),
             "not_after": stamp(credential.not_after),
             "certificate_sha256": credential.certificate_sha256,
+            "request_sha256": credential.profile.request_sha256,
         },
     }
 

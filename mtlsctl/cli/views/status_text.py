@@ -99,7 +99,10 @@ def _certificates(found: Status, page: Page) -> list[str]:
 
 def _row(one: CertificateStatus, found: Status) -> list[str]:
     when = relative(one.credential.not_after, found.now)
-    return [str(one.credential.id.instance), when, _WORDS[one.standing], _ADVICE[one.standing]]
+    advice = _ADVICE[one.standing]
+    if one.standing is Standing.PENDING and one.credential.profile.request_sha256 is not None:
+        advice = "issued for its owner's key, on no host yet: mtlsctl apply says where the key is to lie"
+    return [str(one.credential.id.instance), when, _WORDS[one.standing], advice]
 
 
 def _processes(found: Status, page: Page) -> list[str]:
@@ -153,6 +156,7 @@ def _certificate(one: CertificateStatus) -> dict[str, object]:
         "not_before": stamp(leaf.not_before),
         "not_after": stamp(leaf.not_after),
         "certificate_sha256": leaf.certificate_sha256,
+        "request_sha256": leaf.profile.request_sha256,
         "release": one.release,
         "state": one.standing.value,
     }

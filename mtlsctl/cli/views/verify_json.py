@@ -50,9 +50,15 @@ def _result(one: Outcome, screen: VerifyScreen) -> dict[str, object]:
             "server_name": probe.server_name,
             "tls": probe.protocol,
             "presented": probe.presented.name.lower(),
-            "mode": "delivered-key" if probe.presented is Presented.DELIVERED else "crafted",
+            "mode": _mode(one),
             "application_data": one.observed is Observation.ALLOWED,
         },
         "evidence": {"text": one.evidence, "http_status": one.http_status, "served_sha256": one.served_sha256},
         "source": None if source is None else {"file": source.file, "line": source.line, "column": source.column},
     }
+
+
+def _mode(one: Outcome) -> str:
+    if one.stood_in:
+        return "probe-certificate"
+    return "delivered-key" if one.probe.presented is Presented.DELIVERED else "crafted"

@@ -65,8 +65,18 @@ class VerifyScreen:
 def verify_text(screen: VerifyScreen, page: Page) -> str:
     blocks = [_legend(screen, page), *_matrix(screen, page), *_open_to_anybody(screen, page)]
     blocks += ["\n".join(_findings(screen, verdict, page)) for verdict in _WORST_FIRST if screen.count(verdict)]
+    blocks += _stand_ins(screen, page)
     blocks.append(_unbroken(wrapped(counts_line(screen), width=page.width, first="", rest="  ")))
     return "\n\n".join(blocks) + "\n"
+
+
+def _stand_ins(screen: VerifyScreen, page: Page) -> list[str]:
+    """Who was not tried with its own certificate, because the key of that is nowhere where we could read it."""
+    callers = sorted({str(one.probe.caller) for one in screen.outcomes if one.stood_in})
+    if not callers:
+        return []
+    text = f"Tried with probe certificates of ten minutes, as their owners keep the keys: {', '.join(callers)}."
+    return ["\n".join(wrapped(text, width=page.width, first="", rest="  "))]
 
 
 _WORST_FIRST = (Verdict.CONTRADICTION, Verdict.INCONCLUSIVE, Verdict.NOT_PROBED)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from mtlsctl.inventory import codes, json_schema
 from mtlsctl.inventory.problems import Problems, Sources
 from mtlsctl.inventory.schema import InventoryWords
-from mtlsctl.inventory.shape import INVENTORY, Anything, ListOf, Named, Record, Shape, Spot, Word, fit
+from mtlsctl.inventory.shape import INVENTORY, Anything, ListOf, Named, Record, Shape, Spot, Word, WordOr, fit
 from mtlsctl.inventory.source import Map, Seq, read_file
 from tests.unit.inventory.test_cases import CASES, NAMES
 
@@ -37,6 +37,8 @@ def records_below(shape: Shape) -> list[Record]:
             return [shape]
         case Named() | ListOf():
             return records_below(shape.each)
+        case WordOr():
+            return records_below(shape.mapping)
         case Word() | Anything():
             return []
 

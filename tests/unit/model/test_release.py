@@ -70,6 +70,7 @@ OTHERS: dict[str, Any] = {
     "listeners": (),
     "callees": (),
     "settings": (),
+    "holds_key": False,
 }
 
 
@@ -87,6 +88,11 @@ def test_a_one_way_call_and_a_door_that_forwards_come_back_from_json_and_any_oth
     forwarding = replace(RECIPE, listeners=(replace(SERVED, forward_identity=ForwardIdentity.HEADERS),))
     assert forwarding == recipe_from_json(recipe_to_json(forwarding))
     assert not {"asks", "forward_identity"} & set(re.findall("[a-z_]+", json.dumps(recipe_to_json(RECIPE))))
+
+
+def test_a_recipe_without_a_key_does_not_come_back_with_one() -> None:
+    keyless = replace(RECIPE, holds_key=False)
+    assert not recipe_from_json(json.loads(json.dumps(recipe_to_json(keyless)))).holds_key
 
 
 def test_recipes_may_share_their_callees() -> None:

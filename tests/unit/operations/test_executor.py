@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from mtlsctl.errors import MtlsctlError
-    from mtlsctl.model.plan import Plan, Step
+    from mtlsctl.model.plan import Plan, Step, StepId
     from mtlsctl.model.topology import ProcessId
     from mtlsctl.operations.progress import Event
     from mtlsctl.operations.publication import Publication
@@ -109,6 +109,7 @@ def run(
     publication: FakePublication,
     world: World | None = None,
     unfit: Mapping[InstanceId, MtlsctlError] | None = None,
+    keyless: Mapping[StepId, MtlsctlError] | None = None,
 ) -> Run:
     unfit = unfit or {}
     told: list[Event] = []
@@ -119,7 +120,7 @@ def run(
         report=told.append,
         members=live_members((world or World()).state),
     )
-    executor.run(plan.steps, unfit)
+    executor.run(plan.steps, unfit, keyless)
     return Run(executor, told)
 
 
@@ -162,6 +163,22 @@ def test_a_failure_blocks_exactly_what_waits_for_it() -> None:
     assert ["schedule@h1 in schedule/extend"] == done.told_of(Status.FAILED)
     assert ["mail@h1 in mail/activate", "schedule@h1 in schedule/withdraw"] == done.told_of(Status.BLOCKED)
     assert ["social@h1 in social/activate"] == done.told_of(Status.DONE)
+
+
+def test_what_waits_for_a_key_goes_as_far_as_it_can_without() -> None:
+    """EXTEND carries the old key, and peers that need nothing of it go on."""
+    world = applied(CALENDAR)
+    rotated = changed(ROTATED, "schedule", authority=AuthorityPolicy(generation=2))
+    plan = plan_of(rotated, world)
+    (waits,) = [step.id for step in plan.steps if str(step.id) == "mail@h1/activate"]
+    awaited = DeliveryError("mail@h1 waits for the key", code="M4112", help="put it there")
+    done = run(plan, FakePublication(), world, keyless={waits: awaited})
+    assert ["mail@h1 in mail/activate"] == done.told_of(Status.WAITING)
+    assert [] == done.told_of(Status.FAILED)
+    assert {"mail@h1 in mail/extend", "schedule@h1 in schedule/activate"} <= set(done.told_of(Status.DONE))
+    assert {"mail@h1 in mail/withdraw", "schedule@h1 in schedule/withdraw"} == set(done.told_of(Status.BLOCKED))
+    (event,) = (one for one in done.executor.events if one.status is Status.WAITING)
+    assert ("M4112", "mail@h1 waits for the key", "put it there") == (event.code, event.message, event.help)
 
 
 def test_what_is_blocked_says_for_what_it_waits() -> None:

@@ -205,7 +205,11 @@ BROKEN: dict[str, tuple[str, str, dict[str, tuple[bytes, int] | None]]] = {
     "no key": ("M7201", r"tls\.key is missing", {"tls.key": None}),
     "no bundle": ("M7201", r"clients/main\.pem is missing", {"clients/main.pem": None}),
     "no servers": ("M7201", r"servers/ledger\.admin\.pem is missing", {"servers/ledger.admin.pem": None}),
-    "another key": ("M7202", "does not belong", {"tls.key": (private_pem(generate_key(P256)).reveal(), 0o600)}),
+    "another key": (
+        "M7202",
+        "does not belong",
+        {"tls.key": (private_pem(generate_key(KeyAlgorithm.ECDSA_P256)).reveal(), 0o600)},
+    ),
     "a key that is none": ("M7105", "cannot be read", {"tls.key": (b"secret words", 0o600)}),
     "empty key": ("M7105", "cannot be read", {"tls.key": (b"", 0o600)}),
     "empty chain": ("M7106", "no certificate in it", {"tls.crt": (b"", 0o640)}),
@@ -344,6 +348,29 @@ def test_a_certificate_out_of_its_time_is_refused(now: object, message: str) -> 
 
 def test_a_leaf_that_outlives_its_ca_is_refused() -> None:
     assert "outlives its CA" in refusal(staged(leaf=unchecked_leaf(MAIL, certificate_profile(), days=3000)))
+
+
+def without_key(**changes: tuple[bytes, int] | None) -> Staged:
+    return staged({"tls.key": None, **changes}, recipe=replace(RECIPE, holds_key=False))
+
+
+def test_a_release_whose_key_its_owner_keeps_passes_without_it() -> None:
+    assert () == without_key().inspect()
+
+
+def test_without_its_key_a_release_is_refused_where_the_key_is_ours() -> None:
+    assert "M7201 tls.key is missing" == refusal(staged({"tls.key": None}))
+
+
+def test_without_a_key_the_chain_is_checked_all_the_same() -> None:
+    assert "M7203 tls.crt does not begin with" in refusal(without_key(**{"tls.crt": (to_pem([OTHER.der]), 0o640)}))
+
+
+def test_a_key_that_is_there_has_to_be_the_right_one_whoever_put_it_there() -> None:
+    keyless = replace(RECIPE, holds_key=False)
+    wrong = private_pem(generate_key(P256)).reveal()
+    assert "M7202 tls.key does not belong" in refusal(staged({"tls.key": (wrong, 0o600)}, recipe=keyless))
+    assert () == staged(recipe=keyless).inspect()
 
 
 def test_every_name_of_the_recipe_has_to_be_presented() -> None:

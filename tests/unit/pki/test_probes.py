@@ -57,7 +57,7 @@ def test_a_probe_tells_an_intent_what_it_is() -> None:
     assert int(draft.serial, 16) > 0
 
 
-@pytest.mark.parametrize("kind", [Presented.DELIVERED, Presented.NO_CERTIFICATE, Presented.FOREIGN_CA])
+@pytest.mark.parametrize("kind", [Presented.NO_CERTIFICATE, Presented.FOREIGN_CA, Presented.PLAINTEXT])
 def test_a_kind_that_needs_no_ca_is_not_drafted(kind: Presented) -> None:
     with pytest.raises(ValueError, match="no CA signs a probe"):
         draft_probe(kind, CALLER, KEY.public_key(), make_authority().issuer, now=NOW)
@@ -79,10 +79,22 @@ def test_a_fit_certificate_does_not_pass_as_a_probe() -> None:
         assert "a probe lives for ten minutes at most" in refused.value.findings
 
 
-def test_a_probe_of_one_kind_does_not_pass_as_the_other() -> None:
+@pytest.mark.parametrize("other", [Presented.WRONG_USAGE, Presented.DELIVERED, Presented.FOREIGN_CA])
+def test_a_probe_of_one_kind_does_not_pass_as_the_other(other: Presented) -> None:
     draft = draft_probe(Presented.EXPIRED, CALLER, KEY.public_key(), make_authority().issuer, now=NOW)
-    with pytest.raises(LintError, match="not unfit in the way"):
-        lint_probe(replace(draft, kind=Presented.WRONG_USAGE))
+    with pytest.raises(LintError, match="not what a probe for"):
+        lint_probe(replace(draft, kind=other))
+
+
+def test_a_stand_in_says_what_the_callers_certificate_says_and_ends_within_ten_minutes() -> None:
+    authority = make_authority()
+    draft = draft_probe(Presented.DELIVERED, CALLER, KEY.public_key(), authority.issuer, now=NOW)
+    leaf = parse_certificate(sign_probe(lint_probe(draft), authority.key))
+    own = parse_certificate(make_leaf(authority, CALLER).der)
+    assert (own.subject, own.issuer, own.names) == (leaf.subject, leaf.issuer, leaf.names)
+    assert {ExtendedKeyUsageOID.CLIENT_AUTH} == leaf.usage_oids
+    assert leaf.not_before <= NOW < leaf.not_after <= leaf.not_before + PROBE_LIFETIME
+    assert draft.subject_id == f"probe delivered: {CALLER.id.instance}"
 
 
 def test_only_lint_probe_makes_what_sign_probe_takes() -> None:

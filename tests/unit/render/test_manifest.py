@@ -64,6 +64,7 @@ def test_our_nginx_is_switched_by_its_file_and_the_others_by_current() -> None:
     pointers = {name: folder.runtime.pointer_path for name, folder in load_catalog().items()}
     current = "/etc/mtlsctl/{service}/current"
     assert {
+        "apache": "/etc/apache2/conf-enabled/mtlsctl.conf",
         "nginx": "/etc/nginx/conf.d/mtlsctl.conf",
         "node": current,
         "curl": current,
