@@ -605,6 +605,7 @@ def test_a_hostile_value_is_refused_or_stays_a_leaf(name: str, path: Any, tmp_pa
 def test_an_honest_value_is_taken(name: str, path: Any, tmp_path: Path) -> None:
     honest = {
         ("nginx", ("settings", 1, 1)): "http://elsewhere",
+        ("apache", ("settings", 1, 1)): "http://elsewhere",
         ("java", ("settings", 2, 1)): "generated",
         ("java", ("settings", 3, 1)): "modern",
         ("spring-boot", ("settings", 1, 1)): "3.0",
