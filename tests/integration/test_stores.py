@@ -368,7 +368,9 @@ def test_an_apply_that_was_killed_is_finished_by_the_next_and_stores_open(again:
     again.write(inventory)
     killed = again.command("apply", "--yes", MTLSCTL_FAILPOINT=f"{place}*{nth}:kill", **ENVIRON)
     assert -9 == killed.code
-    again.good("apply", "--yes", **ENVIRON)
+    # What waits for a Java program stays for the apply after its restart, and three waves are the most there can be.
+    codes = [again.run("apply", "--yes", **ENVIRON).code for _ in range(3)]
+    assert (0, {0, 3}) == (codes[-1], {0, 3, *codes})
     again.prove()
     for host, service, store in (("web1", "ledger", "keystore_server_1.jks"), ("web2", "mail", "trust.p12")):
         folder = current(again, host, service)
