@@ -75,6 +75,8 @@ _TITLES: Final = {
     "HostWords": "A host",
     "ServiceWords": "A service",
     "ListenerWords": "A listener",
+    "MovedWords": "An entry of `moved`",
+    "RemovedWords": "An entry of `removed`",
 }
 
 
@@ -108,7 +110,7 @@ def _kind(value: dict[str, Any]) -> str:
     if "allOf" in value:
         value = value["allOf"][0]
     if "$ref" in value:
-        return _TITLES[value["$ref"].rsplit("/", 1)[1]].replace("A ", "a ")
+        return _TITLES[value["$ref"].rsplit("/", 1)[1]].replace("A ", "a ").replace("An ", "an ")
     if "anyOf" in value:
         return ", or ".join(map(_kind, value["anyOf"]))
     if words := [value["const"]] if "const" in value else value.get("enum"):

@@ -76,6 +76,10 @@ CANNOT_FORWARD: Final = "M1124"
 LISTENER_NAME: Final = "M1125"
 SETTINGS_DIFFER: Final = "M1126"
 
+STILL_DECLARED: Final = "M1130"
+MOVED_TWICE: Final = "M1131"
+NOT_ABANDONED: Final = "M1132"
+
 UNUSED_HOST: Final = "M1150"
 IDLE_SERVICE: Final = "M1151"
 LONG_LIFETIME: Final = "M1152"
@@ -147,6 +151,9 @@ MEANINGS: Final = MappingProxyType(
         SETTINGS_DIFFER: "two settings are right alone, and the runtime cannot have them together",
         NOT_A_CALLEE: "a setting names a service that this one does not call",
         CANNOT_FORWARD: "a runtime cannot tell the program behind it in this form who called",
+        STILL_DECLARED: "a host is moved or removed and declared at the same time",
+        MOVED_TWICE: "moves of hosts contradict each other: two become one, or one becomes itself",
+        NOT_ABANDONED: "an entry of `removed` does not give up its host",
         UNUSED_HOST: "no service runs on a host",
         IDLE_SERVICE: "a service neither listens nor calls",
         LONG_LIFETIME: "a certificate lives longer than 398 days",

@@ -13,23 +13,41 @@ from mtlsctl.model.topology import DirectoryHost
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mtlsctl.model.topology import AuthorityPolicy, CertificatePolicy, Host, Listener, Service
+    from mtlsctl.model.topology import (
+        AbandonedHost,
+        AuthorityPolicy,
+        CertificatePolicy,
+        Host,
+        Listener,
+        MovedHost,
+        Service,
+    )
 
 
 def digest_of(
-    name: str, hosts: Mapping[str, Host], services: Mapping[str, Service], shared: AuthorityPolicy, root: Path
+    name: str,
+    hosts: Mapping[str, Host],
+    services: Mapping[str, Service],
+    shared: AuthorityPolicy,
+    root: Path,
+    refactoring: tuple[tuple[MovedHost, ...], tuple[AbandonedHost, ...]] = ((), ()),
 ) -> str:
     """SHA-256, in hex, over the canonical JSON of all that is declared.
 
     The first of a service's names stays the first (callers check it); every other order is forgotten.
     """
     policies: dict[tuple[CertificatePolicy, AuthorityPolicy], list[str | int]] = {}
-    meaning = {
+    meaning: dict[str, object] = {
         "name": name,
         "shared": _authority_words(shared),
         "hosts": [_host(hosts[one], root.absolute()) for one in sorted(hosts)],
         "services": [_service(services[one], policies) for one in sorted(services)],
     }
+    moved, abandoned = refactoring
+    if moved:
+        meaning["moved"] = sorted([one.old, one.new] for one in moved)
+    if abandoned:
+        meaning["abandoned"] = sorted(one.name for one in abandoned)
     text = json.dumps(meaning, separators=(",", ":"), ensure_ascii=True, sort_keys=True, check_circular=False)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 

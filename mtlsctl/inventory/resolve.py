@@ -10,6 +10,7 @@ from mtlsctl.inventory.digest import digest_of
 from mtlsctl.inventory.hosts import read_hosts
 from mtlsctl.inventory.policies import Policies, read_policies, read_shared, read_trust
 from mtlsctl.inventory.ports import check_ports
+from mtlsctl.inventory.refactoring import read_refactoring
 from mtlsctl.inventory.services import Neighbours, read_services
 from mtlsctl.inventory.shape import INVENTORY, Spot, fit
 from mtlsctl.inventory.slips import warn
@@ -43,6 +44,7 @@ def resolve(tree: Map, runtimes: Mapping[str, Runtime], root: Path, problems: Pr
     services = (
         {} if services_node is None else read_services(words, services_node, estate or "x", neighbours, defaults, root)
     )
+    moved, abandoned = read_refactoring(words, tree, neighbours.hosts if neighbours.are_hosts_known else None)
     check_ports(services.values(), runtimes, problems)
     if estate is not None and hosts_node is not None and services_node is not None:
         warn(words, hosts, services, runtimes, hosts_node)
@@ -52,8 +54,10 @@ def resolve(tree: Map, runtimes: Mapping[str, Runtime], root: Path, problems: Pr
         name=estate,
         hosts=hosts,
         services=services,
-        digest=digest_of(estate, hosts, services, defaults.shared, root),
+        digest=digest_of(estate, hosts, services, defaults.shared, root, (moved, abandoned)),
         shared_authority=defaults.shared,
+        moved=moved,
+        abandoned=abandoned,
     )
 
 

@@ -199,6 +199,22 @@ class ServiceWords(_Part):
     )
 
 
+class MovedWords(_Part):
+    """A host that has another name now, in the same place: its keys, certificates and CAs stay."""
+
+    host: Name | None = Field(None, description="Its old name, which is not declared any more.")
+    to: Name = Field(description="Its new name, which is; or one from which it was moved on.")
+
+
+class RemovedWords(_Part):
+    """A host that is gone and cannot be cleaned."""
+
+    host: Name = Field(description="Its name, which is not declared any more.")
+    abandon: Switch = Field(
+        description="`true`: nothing is deleted there, and nothing waits for it. Its keys are good until their end."
+    )
+
+
 class InventoryWords(_Part):
     """Which services there are, where they run and who may call whom."""
 
@@ -210,6 +226,10 @@ class InventoryWords(_Part):
     )
     hosts: dict[Name, HostWords] = Field(description="The hosts by name.")
     services: dict[ServiceName, ServiceWords] = Field(description="The services by name.")
+    moved: list[MovedWords] | None = Field(
+        None, description="Hosts that were renamed. An entry may stay: once it is done it does nothing more."
+    )
+    removed: list[RemovedWords] | None = Field(None, description="Hosts that are gone. An entry may stay, too.")
 
 
 class _Draft7(GenerateJsonSchema):

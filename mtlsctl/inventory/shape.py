@@ -154,6 +154,17 @@ SERVICE: Final = Record(
         "restart": "allowing a restart where a reload is not enough",
     },
 )
+MOVED: Final = Record(
+    what="a move",
+    fields={"host": WORD, "to": WORD},
+    required=("to",),
+    unbuilt={"service": "renaming a service without a new certificate"},
+)
+REMOVED: Final = Record(
+    what="a removal",
+    fields={"host": WORD, "abandon": WORD},
+    required=("host", "abandon"),
+)
 INVENTORY: Final = Record(
     what="an inventory",
     fields={
@@ -163,12 +174,12 @@ INVENTORY: Final = Record(
         "trust": ESTATE_TRUST,
         "hosts": Named(each=HOST),
         "services": Named(each=SERVICE),
+        "moved": ListOf(each=MOVED),
+        "removed": ListOf(each=REMOVED),
     },
     required=("version", "name", "hosts", "services"),
     unbuilt={
         "external_servers": "calling a server outside the estate",
-        "moved": "renaming without a new certificate",
-        "removed": "giving up a host that is gone",
         **_UNBUILT_PEERS,
         **_UNBUILT_KEYS,
     },

@@ -150,6 +150,22 @@ class Step:
     needs_restart: bool = False
 
 
+class HostMove(NamedTuple):
+    """A host that the state knows by its old name."""
+
+    old: str
+    new: str
+    span: Span | None
+
+
+class Abandonment(NamedTuple):
+    """A host that is given up with what is live on it."""
+
+    host: str
+    instances: tuple[InstanceId, ...]
+    span: Span | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Risk:
     """Something that an approver should see first, though nothing blocks it."""
@@ -171,6 +187,7 @@ class Due:
 class Plan:
     """All that an apply would do. Holds no secret, and needs neither key nor network to be made.
 
+    `moves` and `abandonments` are written into the state first, and everything else is in the names of after.
     `authorities`, `requests` (for keys of ours) and `certificates` are done before any step runs, in that order.
     `fingerprint` is of what the inventory causes: two plans of the same edit on states that differ by renewals alone
     have the same.
@@ -181,6 +198,8 @@ class Plan:
     serial: int
     inventory_digest: str
     created_at: datetime
+    moves: tuple[HostMove, ...] = ()
+    abandonments: tuple[Abandonment, ...] = ()
     access: tuple[AccessChange, ...] = ()
     risks: tuple[Risk, ...] = ()
     authority_changes: tuple[AuthorityChange, ...] = ()
@@ -196,7 +215,14 @@ class Plan:
 
     @property
     def has_changes(self) -> bool:
-        return bool(self.access or self.authority_changes or self.certificate_changes or self.steps)
+        return bool(
+            self.is_refactoring or self.access or self.authority_changes or self.certificate_changes or self.steps
+        )
+
+    @property
+    def is_refactoring(self) -> bool:
+        """Whether something has to be written into the state before anything else is done."""
+        return bool(self.moves or self.abandonments)
 
     @property
     def authorities(self) -> tuple[AuthorityProfile, ...]:

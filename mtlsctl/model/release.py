@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mtlsctl.model.credential import AuthorityId, CredentialId
@@ -90,6 +90,36 @@ class Recipe:
 
     def called(self, listener: ListenerId) -> Callee | None:
         return next((callee for callee in self.callees if callee.listener == listener), None)
+
+
+def with_hosts_renamed(recipe: Recipe, names: Mapping[str, str]) -> Recipe:
+    """The same release of the same instance, in the new names of hosts; names that are not there stay."""
+
+    def at(instance: InstanceId) -> InstanceId:
+        return instance._replace(host=names.get(instance.host, instance.host))
+
+    def anchor(one: TrustAnchor) -> TrustAnchor:
+        return one if isinstance(one, AuthorityId) else CredentialId(at(one.instance), one.sequence)
+
+    def policy(one: PeerPolicy) -> PeerPolicy:
+        members = None if one.members is None else frozenset(Member(anchor(a), s) for a, s in one.members)
+        return PeerPolicy(anchors=frozenset(map(anchor, one.anchors)), members=members)
+
+    return replace(
+        recipe,
+        instance=at(recipe.instance),
+        process=recipe.process._replace(host=names.get(recipe.process.host, recipe.process.host)),
+        credential=CredentialId(at(recipe.credential.instance), recipe.credential.sequence),
+        listeners=tuple(replace(served, policy=policy(served.policy)) for served in recipe.listeners),
+        callees=tuple(
+            replace(
+                callee,
+                endpoints=tuple(sorted(one._replace(instance=at(one.instance)) for one in callee.endpoints)),
+                policy=policy(callee.policy),
+            )
+            for callee in recipe.callees
+        ),
+    )
 
 
 class FileFact(NamedTuple):

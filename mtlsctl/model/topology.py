@@ -154,6 +154,23 @@ Host = DirectoryHost | SshHost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MovedHost:
+    """A host that was renamed where it is; `new` is declared."""
+
+    old: str
+    new: str
+    span: Span | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbandonedHost:
+    """A host that is gone; what is on it is out of reach."""
+
+    name: str
+    span: Span | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CertificatePolicy:
     """How a service's leaves are made and when they are due (`renew_before` their end)."""
 
@@ -261,6 +278,8 @@ class Inventory:
     services: Mapping[str, Service]
     digest: str
     shared_authority: AuthorityPolicy = AuthorityPolicy()
+    moved: tuple[MovedHost, ...] = ()
+    abandoned: tuple[AbandonedHost, ...] = ()
 
     def edges(self) -> Iterator[tuple[Edge, Span | None]]:
         """Every declared call with the place that declares it, in the order of the inventory."""

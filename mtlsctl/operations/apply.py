@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mtlsctl.deliver.layout import RELEASES_KEPT
@@ -84,6 +84,8 @@ def apply(workspace: Workspace, wishes: Wishes) -> Applied:
         store.lock(command="apply", timeout_seconds=wishes.lock_timeout_seconds) as writer,
     ):
         hosts = hosts_of(inventory, writer.snapshot())
+        for gone in inventory.abandoned:
+            hosts.pop(gone.name, None)  # nobody looks at it, whatever lies at its place
         for noticed in look_at_hosts(
             writer, inventory, hosts, workspace.catalog, workspace.transport_to, workspace.clock
         ):
@@ -147,14 +149,16 @@ class _Run:
 
     def go(self) -> Applied:
         self.writer.unlock()  # a wrong encryption key is found before anything is begun
-        prove_anchors(self.writer, self.planned.state, self.planned.plan.steps, self._transports(self._hosts_of_keys()))
-        self._claim(self._hosts_to_tidy(everywhere=False))
+        is_refactoring = self.planned.plan.is_refactoring
+        if not is_refactoring:
+            self._prove_and_claim()
         is_left_undone = self._is_left_undone()
         operation = self.writer.open_operation("apply")
         reach("operation.opened")
         try:
-            events = self._issue_and_publish()
-            self._tidy(self._transports(self._hosts_to_tidy(everywhere=is_left_undone)))
+            run = self._refactored() if is_refactoring else self
+            events = run._issue_and_publish()  # noqa: SLF001  the same run, in the names of after
+            run._tidy(run._transports(run._hosts_to_tidy(everywhere=is_left_undone)))  # noqa: SLF001
         except BaseException:
             self.writer.close_operation(Outcome.FAILED)
             raise
@@ -168,6 +172,22 @@ class _Run:
             serial=self.writer.snapshot().serial,
             processes=events,
         )
+
+    def _prove_and_claim(self) -> None:
+        """What would refuse an apply of these steps before any of them."""
+        transports = self._transports(self._hosts_of_keys())
+        prove_anchors(self.writer, self.planned.state, self.planned.plan.steps, transports)
+        self._claim(self._hosts_to_tidy(everywhere=False))
+
+    def _refactored(self) -> _Run:
+        """Write into the state what hosts are called now and which are gone: all that was planned is in these names."""
+        for gone in self.planned.plan.abandonments:
+            self.writer.abandon_host(gone.host)
+        for move in self.planned.plan.moves:
+            self.writer.move_host(move.old, self.planned.inventory.hosts[move.new])
+        run = replace(self, planned=replace(self.planned, state=self.writer.snapshot()))
+        run._prove_and_claim()  # noqa: SLF001
+        return run
 
     def _claim(self, names: Iterable[str]) -> None:
         for transport in self._transports(names).values():

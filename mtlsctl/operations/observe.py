@@ -128,7 +128,8 @@ def _missing_keys(
     writer: StateWriter, state: State, inventory: Inventory, transports: Mapping[str, Transport]
 ) -> Iterator[str]:
     """Keys that the newest leaf of a declared instance needs, live or not yet, and that are not there to be carried."""
-    declared = set(inventory.instances())
+    old_names = {move.new: move.old for move in inventory.moved if move.old in state.hosts}
+    declared = {one._replace(host=old_names.get(one.host, one.host)) for one in inventory.instances()}
     for instance, credential in sorted(newest_credentials(state).items()):
         transport = transports.get(instance.host)
         if transport is None or instance not in declared or instance in state.keys_missing:

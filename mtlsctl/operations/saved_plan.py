@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from mtlsctl.model.credential import CertificateProfile
     from mtlsctl.model.diagnostic import Diagnostic, Span
     from mtlsctl.model.plan import (
+        Abandonment,
         AccessChange,
         AuthorityChange,
         CertificateChange,
+        HostMove,
         KeyRequest,
         Plan,
         Risk,
@@ -110,6 +112,8 @@ def summary_of(plan: Plan) -> dict[str, int]:
         "authorities": len(plan.authorities),
         "grants_added": sum(one.op is Op.ADD for one in plan.access),
         "grants_removed": sum(one.op is Op.REMOVE for one in plan.access),
+        "hosts_moved": len(plan.moves),
+        "hosts_abandoned": len(plan.abandonments),
         "hosts_touched": len({step.process.host for step in plan.steps}),
         "processes_touched": len(plan.processes),
         "releases": sum(step.recipe is not None for step in plan.steps),
@@ -121,6 +125,8 @@ def summary_of(plan: Plan) -> dict[str, int]:
 def actions_of(plan: Plan) -> list[dict[str, object]]:
     """Everything that an apply would do, in the order in which it may be done."""
     return [
+        *map(_move, plan.moves),
+        *map(_abandonment, plan.abandonments),
         *map(_authority, plan.authority_changes),
         *map(_request, plan.requests),
         *map(_certificate, plan.certificate_changes),
@@ -131,10 +137,17 @@ def actions_of(plan: Plan) -> list[dict[str, object]]:
 
 def preconditions_of(plan: Plan, state: State) -> list[dict[str, object]]:
     """What each touched process's pointer was last seen to hold."""
+    pointers = _pointers(plan, state)
     return [
-        {"host": process.host, "process": process.name, "pointer_sha256": state.pointers.get(process)}
+        {"host": process.host, "process": process.name, "pointer_sha256": pointers.get(process)}
         for process in sorted(plan.processes)
     ]
+
+
+def _pointers(plan: Plan, state: State) -> Mapping[ProcessId, str]:
+    """In the names that hosts will bear."""
+    names = {move.old: move.new for move in plan.moves}
+    return {ProcessId(names.get(at.host, at.host), at.name): sha256 for at, sha256 in state.pointers.items()}
 
 
 def _stamp(at: datetime) -> str:
@@ -170,6 +183,15 @@ def _diagnostic(one: Diagnostic) -> dict[str, object]:
 
 
 _VERBS = {Op.ADD: "issue", Op.CHANGE: "replace", Op.REMOVE: "remove"}
+
+
+def _move(one: HostMove) -> dict[str, object]:
+    return {"id": f"host/{one.old}", "op": "move", "to": one.new, "source": _place(one.span)}
+
+
+def _abandonment(one: Abandonment) -> dict[str, object]:
+    instances = list(map(str, one.instances))
+    return {"id": f"host/{one.host}", "op": "abandon", "instances": instances, "source": _place(one.span)}
 
 
 def _authority(one: AuthorityChange) -> dict[str, object]:
@@ -507,8 +529,9 @@ def _moved(saved: SavedPlan, current: Plan, state: State) -> list[str]:
         moved.append("inventory: what it declares has changed")
     if saved.fingerprint != current.fingerprint:
         moved.append(f"fingerprint: {saved.fingerprint} is now {current.fingerprint}")
+    pointers = _pointers(current, state)
     for process, pointer in saved.pointers.items():
-        if state.pointers.get(process) != pointer:
+        if pointers.get(process) != pointer:
             moved.append(f"target: {process} names other releases than it did")
     overlap = _overlap(saved, current)
     if overlap:

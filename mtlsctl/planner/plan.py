@@ -30,6 +30,7 @@ from mtlsctl.planner.lifecycle import (
     keys_to_destroy,
     newest_credentials,
 )
+from mtlsctl.planner.refactoring import refactored
 from mtlsctl.planner.safety import (
     budget_findings,
     change_refusals,
@@ -65,20 +66,25 @@ def make_plan(inventory: Inventory, state: State, runtimes: Mapping[str, Runtime
 
     Pure: no clock, no randomness, no IO, no key. What cannot be enforced or done is in `refusals`, never left out.
     """
+    done = refactored(inventory, state)
+    state = done.state
     course = _chart(inventory, state, runtimes, now, renew=True)
     caused = course if not course.is_due else _chart(inventory, state, runtimes, now, renew=False)
     live = _live_recipes(state)
     access = access_changes(inventory, live)
-    findings = sorted(_findings(inventory, state, runtimes, course, live), key=lambda one: one.order)
+    findings = sorted((*done.findings, *_findings(inventory, state, runtimes, course, live)), key=lambda one: one.order)
     plan = Plan(
         estate=inventory.name,
         lineage=state.lineage,
         serial=state.serial,
         inventory_digest=inventory.digest,
         created_at=now,
+        moves=done.moves,
+        abandonments=done.abandonments,
         access=access,
         risks=(
             *opening_risks(access),
+            *done.risks,
             *placement_risks(inventory, live, course.desired),
             *restart_risks(inventory, course.steps),
             *owner_risks(inventory, state),
@@ -389,6 +395,8 @@ def _fingerprint(plan: Plan) -> str:
         "certificates": [_certificate_cause(one) for one in plan.certificate_changes if not one.due],
         "services": [cause for one in plan.service_changes if (cause := _service_cause(one))],
     }
+    if plan.is_refactoring:
+        causes["hosts"] = [[one.old, one.new] for one in plan.moves] + [[one.host] for one in plan.abandonments]
     ordered = {kind: sorted(found) for kind, found in causes.items()}  # each begins with what it is about, once
     digest = canonical_digest([plan.estate, plan.lineage, ordered])
     return f"mp1:{digest[:4]}-{digest[4:8]}-{digest[8:12]}"

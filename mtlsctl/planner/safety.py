@@ -32,11 +32,15 @@ RUNTIME_CHANGES = "M2012"
 ADDRESS_OF_SOCKET_CHANGES = "M2013"
 PROCESS_NAME = "M2014"
 SECOND_PORT = "M2015"
+MOVE_COLLIDES = "M2017"
+MOVE_ELSEWHERE = "M2018"
+NOTHING_LEFT = "M2020"
 NEW_PLACEMENT = "M2101"
 MOVED_FOLDER = "M2102"
 OPEN_TO_ANYBODY = "M2103"
 NEEDS_RESTART = "M2104"
 KEY_OF_ANOTHER = "M2105"
+HOST_GIVEN_UP = "M2106"
 
 MEANINGS = {
     CANNOT_ENFORCE: "the runtime cannot refuse an undeclared caller as the listener is to refuse it",
@@ -50,6 +54,10 @@ MEANINGS = {
     ADDRESS_OF_SOCKET_CHANGES: "a live port cannot be bound to other addresses without a gap",
     PROCESS_NAME: "a service has the name of a runtime's process on the same host",
     SECOND_PORT: "a program that listens at one port cannot serve the old and the new one until callers have moved",
+    MOVE_COLLIDES: "a host cannot take a name that the state already knows as another host's",
+    MOVE_ELSEWHERE: "a host that is renamed stays where it is: keys do not move",
+    NOTHING_LEFT: "an entry of `moved` or `removed` has nothing left to do",
+    HOST_GIVEN_UP: "a host is given up with keys that are good until their end",
     NEW_PLACEMENT: "a service's key goes to a host for the first time",
     MOVED_FOLDER: "a host's folder is another now",
     OPEN_TO_ANYBODY: "a listener begins to let in whoever comes without a certificate",

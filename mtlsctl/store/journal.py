@@ -27,6 +27,8 @@ class Event(StrEnum):
     KEY_DESTROYED = "authority key destroyed"
     HOSTS = "hosts recorded"
     HOST_FORGOTTEN = "host forgotten"
+    HOST_MOVED = "host moved"
+    HOST_ABANDONED = "host abandoned"
     RELEASES = "releases recorded"
     SWITCH_INTENDED = "switch intended"
     SWITCHED = "switched"

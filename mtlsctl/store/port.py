@@ -175,6 +175,15 @@ class StateWriter(StateReader, Protocol):
     def forget_host(self, name: str) -> None:
         """A host that was cleaned: it holds no releases, no pointers and no keys any more."""
 
+    def move_host(self, old: str, host: Host) -> None:
+        """A host bears another name from now on; all that was on record of it is on record of the new one.
+
+        Raises StateError when anything is on record of the new name already.
+        """
+
+    def abandon_host(self, name: str) -> None:
+        """A host that is gone: as if it had been cleaned, though nobody cleaned it."""
+
     def record_releases(self, releases: Sequence[ReleaseRecord]) -> None:
         """Releases that were rendered, before the first of them is staged."""
 

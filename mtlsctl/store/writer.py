@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 from contextlib import contextmanager
 from datetime import timedelta
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mtlsctl.errors import SealedKeyError, StateError, StateLocked
 from mtlsctl.model.credential import AuthorityId, CredentialId
-from mtlsctl.model.release import canonical_json, recipe_to_json
+from mtlsctl.model.release import canonical_json, recipe_from_json, recipe_to_json, with_hosts_renamed
 from mtlsctl.model.secret import Secret
 from mtlsctl.store import codes, records, sealing
 from mtlsctl.store.journal import Event, Head, head_of, next_row
@@ -262,11 +263,21 @@ class SqliteWriter(SqliteReader):
 
     def forget_host(self, name: str) -> None:
         with self._writing() as transaction:
-            for table in ("live", "pointers", "switches"):
-                transaction.connection.execute(f"DELETE FROM {table} WHERE host = ?", (name,))  # noqa: S608  our own names
-            transaction.connection.execute("UPDATE instances SET key_missing = 1 WHERE host = ?", (name,))
-            transaction.connection.execute("DELETE FROM hosts WHERE name = ?", (name,))
+            _drop_host(transaction.connection, name)
             transaction.journal(Event.HOST_FORGOTTEN, {"host": name})
+
+    def abandon_host(self, name: str) -> None:
+        with self._writing() as transaction:
+            rows = transaction.connection.execute("SELECT service, host FROM live WHERE host = ? ORDER BY 1", (name,))
+            instances = [list(row) for row in rows]
+            _drop_host(transaction.connection, name)
+            transaction.journal(Event.HOST_ABANDONED, {"host": name, "instances": instances})
+
+    def move_host(self, old: str, host: Host) -> None:
+        with self._writing() as transaction:
+            _refuse_known_host(transaction.connection, host.name)
+            _rename_host(transaction.connection, old, host)
+            transaction.journal(Event.HOST_MOVED, {"host": old, "to": host.name})
 
     def record_releases(self, releases: Sequence[ReleaseRecord]) -> None:
         with self._writing() as transaction:
@@ -517,3 +528,46 @@ def _end_switch(connection: sqlite3.Connection, switch: SwitchRecord, pointer: s
 
 def _drop_live(connection: sqlite3.Connection, instances: Sequence[InstanceId]) -> None:
     connection.executemany("DELETE FROM live WHERE service = ? AND host = ?", instances)
+
+
+def _drop_host(connection: sqlite3.Connection, name: str) -> None:
+    for table in ("live", "pointers", "switches"):
+        connection.execute(f"DELETE FROM {table} WHERE host = ?", (name,))  # noqa: S608  our own names
+    connection.execute("UPDATE instances SET key_missing = 1 WHERE host = ?", (name,))
+    connection.execute("DELETE FROM hosts WHERE name = ?", (name,))
+
+
+_OF_A_HOST = ("instances", "credentials", "releases", "live", "pointers", "switches", "switch_members")
+"""Tables with a column `host`. What was signed and what was done stays on record in the names of its time."""
+
+
+def _refuse_known_host(connection: sqlite3.Connection, name: str) -> None:
+    for table in _OF_A_HOST:
+        row = connection.execute(f"SELECT 1 FROM {table} WHERE host = ? LIMIT 1", (name,)).fetchone()  # noqa: S608  our own names
+        if row is not None:
+            raise StateError(f"the state knows a host `{name}` already", code=codes.HOST_KNOWN)
+
+
+def _rename_host(connection: sqlite3.Connection, old: str, host: Host) -> None:
+    """Everywhere at once: rows name each other by host, so they are looked at when all of them have changed."""
+    connection.execute("PRAGMA defer_foreign_keys = ON")
+    for table in _OF_A_HOST:
+        connection.execute(f"UPDATE {table} SET host = ? WHERE host = ?", (host.name, old))  # noqa: S608  our own names
+    connection.execute("UPDATE switch_members SET service_host = ? WHERE service_host = ?", (host.name, old))
+    connection.execute("DELETE FROM hosts WHERE name = ?", (old,))
+    connection.execute(
+        "INSERT INTO hosts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        (host.name, records.host_to_text(host)),
+    )
+    _rename_in_recipes(connection, {old: host.name})
+
+
+def _rename_in_recipes(connection: sqlite3.Connection, names: Mapping[str, str]) -> None:
+    """Recipes name the instances that they call, and under `pinned` whom they trust: on whatever host they are."""
+    rows = connection.execute("SELECT service, host, release, recipe FROM releases").fetchall()
+    changed = []
+    for service, at, release, text in rows:
+        renamed = canonical_json(recipe_to_json(with_hosts_renamed(recipe_from_json(json.loads(text)), names)))
+        if renamed != text:
+            changed.append((renamed, service, at, release))
+    connection.executemany("UPDATE releases SET recipe = ? WHERE service = ? AND host = ? AND release = ?", changed)

@@ -39,6 +39,7 @@ from mtlsctl.model.topology import (
     SshHost,
 )
 from mtlsctl.model.trust import PeerPolicy
+from mtlsctl.planner.refactoring import with_hosts_moved, without_hosts
 from mtlsctl.store.port import Intent, Outcome, ReleaseRecord, SwitchRecord
 
 if TYPE_CHECKING:
@@ -474,6 +475,65 @@ class StateStoreContract:
         assert MAIL in state.keys_missing
         assert set(state.hosts) == {"beta"}
         assert set(state.credentials) == {MAIL_1}
+
+    def test_a_host_that_is_moved_is_in_every_place_what_it_was_under_its_old_name(self, writer: StateWriter) -> None:
+        apply_once(writer)
+        sign_credential(writer, MAIL_2)
+        writer.record_key_missing(MAIL)
+        before, place = writer.snapshot(), replace(HOSTS[0], name="gamma")
+        writer.move_host("alpha", place)
+        after = writer.snapshot()
+        assert with_hosts_moved(before, {"alpha": place}) == after
+        assert "'alpha'" not in repr(after)
+        assert writer.check() == ()
+        gamma = InstanceId("mail", "gamma")
+        assert writer.certificate(CredentialId(gamma, 2)) == credential(MAIL_2)[1]
+        known = writer.release(gamma, receipt().release)
+        assert known is not None
+        assert known.recipe == after.live[gamma].recipe
+
+    def test_a_host_that_others_call_or_trust_is_moved_in_their_releases_too(self, writer: StateWriter) -> None:
+        apply_once(writer)
+        writer.move_host("beta", replace(HOSTS[1], name="delta"))
+        (callee,) = writer.snapshot().live[MAIL].recipe.callees
+        assert {"delta"} == {endpoint.instance.host for endpoint in callee.endpoints}
+
+    def test_an_open_switch_of_a_host_that_is_moved_goes_on_under_its_new_name(self, writer: StateWriter) -> None:
+        apply_once(writer)
+        sign_credential(writer, MAIL_2)
+        second = switch(MAIL_2, before=switch().after)
+        writer.record_switch_intended(second)
+        writer.move_host("alpha", replace(HOSTS[0], name="gamma"))
+        (found,) = writer.open_switches()
+        assert (found.process.host, found.before, found.after) == ("gamma", second.before, second.after)
+        assert ["gamma"] == [one.recipe.instance.host for one in found.releases]
+
+    def test_a_host_does_not_take_a_name_that_is_known(self, writer: StateWriter) -> None:
+        apply_once(writer)
+        sign_credential(writer, CredentialId(InstanceId("mail", "gamma"), 1))
+        before = writer.snapshot()
+        with pytest.raises(StateError) as caught:
+            writer.move_host("alpha", replace(HOSTS[0], name="gamma"))
+        assert caught.value.code == "M3042"
+        assert writer.snapshot() == before
+
+    def test_a_host_that_is_given_up_takes_what_it_held_with_it(self, writer: StateWriter) -> None:
+        apply_once(writer)
+        sign_credential(writer, MAIL_2)
+        before = writer.snapshot()
+        writer.abandon_host("alpha")
+        assert without_hosts(before, frozenset({"alpha"})) == writer.snapshot()
+        assert writer.check() == ()
+
+    def test_what_becomes_of_a_host_stands_in_the_journal(self, writer: StateWriter) -> None:
+        apply_once(writer)
+        writer.move_host("alpha", replace(HOSTS[0], name="gamma"))
+        writer.abandon_host("gamma")
+        said = [(one.event, dict(one.detail)) for one in writer.journal()][-2:]
+        assert [
+            ("host moved", {"host": "alpha", "to": "gamma"}),
+            ("host abandoned", {"host": "gamma", "instances": [["mail", "gamma"]]}),
+        ] == said
 
     def test_an_intended_switch_is_open_until_it_is_settled(self, writer: StateWriter) -> None:
         apply_once(writer)

@@ -55,6 +55,7 @@ class Tally:
     mutual: int = 0
     steps: int = 0
     failures: int = 0
+    refactored: int = 0
     waves: Counter[Wave] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
@@ -181,6 +182,8 @@ def _apply(
     for step in plan.steps:
         assert all(earlier.wave < step.id.wave for earlier in step.waits_for), step
         assert step.waits_for <= _ids(plan.steps), step
+    world.refactor(inventory)
+    tally.refactored += plan.is_refactoring
     world.issue(plan, now)
     run(world, mangle(plan.steps), inventory, random, tally, calm=calm)
     world.end()
@@ -200,6 +203,7 @@ def test_no_declared_call_breaks_and_no_undeclared_one_opens(part: int) -> None:
     assert tally.instances / tally.topologies >= 5
     assert tally.mutual / tally.topologies >= 0.2
     assert tally.failures > 0
+    assert tally.refactored > 0
     assert set(Wave) == set(tally.waves)
 
 

@@ -99,6 +99,7 @@ def apply(inventory: Inventory, world: World, now: datetime = NOW, *, fails: Col
     """Plan and do it, in the plan's order; what fails blocks what waits for it."""
     plan = plan_of(inventory, world, now)
     assert () == plan.refusals
+    world.refactor(inventory)
     world.issue(plan, now)
     lost: set[StepId] = set()
     for step in plan.steps:

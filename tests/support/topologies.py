@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mtlsctl.model.identifiers import DnsId
 from mtlsctl.model.topology import (
+    AbandonedHost,
     AuthorityPolicy,
     Authorize,
     Caller,
@@ -17,6 +18,7 @@ from mtlsctl.model.topology import (
     ForwardIdentity,
     Inventory,
     Listener,
+    MovedHost,
     Service,
     TrustModel,
 )
@@ -41,6 +43,8 @@ class Topology:
     last_name: int = 0
     edits: int = 0
     past_names: dict[str, list[DnsId]] = field(default_factory=dict)
+    moved: dict[str, str] = field(default_factory=dict)
+    abandoned: list[str] = field(default_factory=list)
     models: list[TrustModel] = field(default_factory=lambda: [TrustModel.SERVICE_CA])
     shared: AuthorityPolicy = field(default_factory=AuthorityPolicy)
     asking: dict[str, int] = field(default_factory=dict)
@@ -63,13 +67,15 @@ class Topology:
         return topology
 
     def inventory(self) -> Inventory:
+        """Entries about hosts stay for good, as they may."""
         self.edits += 1
         return Inventory(
             name="calendar",
-            hosts=self.hosts,
+            hosts=dict(self.hosts),
             services={name: self._asked_for(service) for name, service in self.services.items()},
             digest=str(self.edits),
-            shared_authority=self.shared,
+            moved=tuple(MovedHost(old=old, new=new) for old, new in self.moved.items()),
+            abandoned=tuple(AbandonedHost(name=name) for name in self.abandoned),
         )
 
     def _asked_for(self, service: Service) -> Service:
@@ -207,6 +213,28 @@ class Topology:
         hosts = tuple(sorted(self.random.sample(sorted(self.hosts), self.random.randint(1, 2))))
         self.services[service.name] = replace(service, hosts=hosts)
 
+    def rename_host(self) -> None:
+        old = self.random.choice(sorted(self.hosts))
+        self.last_name += 1
+        new = f"h{self.last_name}x"
+        self.hosts[new] = replace(self.hosts.pop(old), name=new)
+        self.moved = {one: new if end == old else end for one, end in self.moved.items()} | {old: new}
+        self._replace_host(old, new)
+
+    def abandon_host(self) -> None:
+        """What was there goes to another host, if the service is not there anyway."""
+        if len(self.hosts) > 2:
+            gone = self.random.choice(sorted(self.hosts))
+            del self.hosts[gone]
+            self.abandoned.append(gone)
+            self.moved = {one: end for one, end in self.moved.items() if end != gone}
+            self._replace_host(gone, self.random.choice(sorted(self.hosts)))
+
+    def _replace_host(self, old: str, new: str) -> None:
+        for service in list(self.services.values()):
+            hosts = tuple(sorted({new if one == old else one for one in service.hosts}))
+            self.services[service.name] = replace(service, hosts=hosts)
+
     def add_door(self) -> None:
         service = self._any()
         if len(service.listeners) < 3:
@@ -258,6 +286,8 @@ class Topology:
             self.change_mode,
             self.forward,
             self.move_host,
+            self.rename_host,
+            self.abandon_host,
             self.add_door,
             self.remove_service,
             self.change_profile,

@@ -15,6 +15,7 @@ from mtlsctl.model.release import Receipt
 from mtlsctl.model.state import Live, State
 from mtlsctl.model.topology import Authorize, ClientCertificate
 from mtlsctl.model.trust import Member, vouched_for
+from mtlsctl.planner.refactoring import refactored
 from tests.support.runtimes import RUNTIMES
 
 if TYPE_CHECKING:
@@ -65,6 +66,10 @@ class World:
     """What is live; steps change it one at a time."""
 
     state: State = field(default_factory=new_state)
+
+    def refactor(self, inventory: Inventory) -> None:
+        """Hosts get their new names, and those that are gone take what they held with them, before anything else."""
+        self.state = refactored(inventory, self.state).state
 
     def issue(self, plan: Plan, now: datetime) -> None:
         """All that is issued exists before any step runs, as in an apply."""

@@ -98,7 +98,12 @@ def applied_text(applied: Applied, page: Page, *, elapsed: timedelta) -> str:
 
 def _whole(applied: Applied, elapsed: timedelta) -> str:
     plan = applied.planned.plan
-    made = ((len(plan.authorities), "CA"), (len(plan.certificates), "certificate"))
+    made = (
+        (len(plan.moves), "renamed host"),
+        (len(plan.abandonments), "abandoned host"),
+        (len(plan.authorities), "CA"),
+        (len(plan.certificates), "certificate"),
+    )
     parts = (
         *(counted(number, what) for number, what in made if number),
         counted(len({one.process for one in applied.processes}), "process", "processes"),

@@ -34,6 +34,10 @@ def _members(detail: Mapping[str, Any]) -> str:
     return named + (f", without {_instances(detail['removed'])}" if detail["removed"] else "")
 
 
+def _left_there(detail: Mapping[str, Any]) -> str:
+    return f" with {_instances(detail['instances'])}" if detail["instances"] else ""
+
+
 def _authority(id: Any) -> str:
     service, generation = id
     return f"{service} CA g{generation}"
@@ -73,6 +77,8 @@ _SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = MappingProxyType(
         Event.KEY_DESTROYED: lambda detail: f"destroyed the key of {_authority(detail['authority'])}",
         Event.HOSTS: lambda detail: f"may put files on {_names(detail['hosts'])}",
         Event.HOST_FORGOTTEN: lambda detail: f"forgot host {detail['host']}: it holds nothing any more",
+        Event.HOST_MOVED: lambda detail: f"host {detail['host']} is called {detail['to']} from now on",
+        Event.HOST_ABANDONED: lambda detail: f"gave up host {detail['host']}{_left_there(detail)}",
         Event.RELEASES: lambda detail: f"rendered releases of {_instances(detail['releases'])}",
         Event.GONE: lambda detail: f"found gone from its host: {_instances([detail['instance']])}",
         Event.KEY_MISSING: lambda detail: f"found without its key: {_instances([detail['instance']])}",

@@ -10,6 +10,7 @@ from mtlsctl.cli.views.page import Page, counted, escaped
 from mtlsctl.cli.views.plan_text import (
     access_rows,
     certificate_lines,
+    host_lines,
     nothing_to_change,
     process_lines,
     service_lines,
@@ -45,7 +46,9 @@ def plan_markdown(screen: PlanScreen) -> str:
         return f"{head}\n{inline(nothing_to_change(screen).strip())}\n"
     tail = "\nThis plan is applied only while its fingerprint still matches.\n"
     for with_sources in (True, False):
-        fixed = "\n".join([head, *_access(plan, with_sources=with_sources), *_risks(plan), _totals(screen), ""])
+        fixed = "\n".join(
+            [head, *_hosts(plan), *_access(plan, with_sources=with_sources), *_risks(plan), _totals(screen), ""]
+        )
         room = LIMIT - len(fixed) - len(tail)
         if room >= 0:
             return fixed + _folded(_folds(screen), room) + tail
@@ -86,6 +89,11 @@ def _access(plan: Plan, *, with_sources: bool) -> list[str]:
             f"{sign} {code(callers)} {words} {code(door)}" + (f"   {code(source)}" if source and with_sources else "")
         )
     return [*lines, "```", ""]
+
+
+def _hosts(plan: Plan) -> list[str]:
+    lines = [line.strip() for line in host_lines(plan, _WIDE)]
+    return ["**Hosts**", "", *(f"- {inline(line.split(' ', 1)[1])}" for line in lines), ""] if lines else []
 
 
 def _risks(plan: Plan) -> list[str]:

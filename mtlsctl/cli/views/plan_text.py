@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from mtlsctl.cli.views.page import Page
     from mtlsctl.model.plan import (
+        Abandonment,
         AccessChange,
         AuthorityChange,
         CertificateChange,
@@ -126,6 +127,7 @@ def _sections(screen: PlanScreen, page: Page) -> list[_Section]:
     plan = screen.plan
     processes = process_lines(screen, page)
     return [
+        _Section("Hosts", host_lines(plan, page), whole=True),
         _Section("Access changes", _access(plan.access, page), whole=True),
         _Section("Attention", _attention(plan.risks, page), whole=True),
         _Section("Certificates", *certificate_lines(plan, page, due=False)),
@@ -157,6 +159,31 @@ def _shown(groups: Sequence[T], page: Page) -> tuple[Sequence[T], int]:
     """As many as a screen can hold, and how many more there are."""
     most = len(groups) if page.full else LINES
     return groups[:most], max(0, len(groups) - most)
+
+
+# --- hosts ----------------------------------------------------------------------------------------------------------
+
+
+def host_lines(plan: Plan, page: Page) -> list[str]:
+    """Hosts that are called otherwise now, and those that are given up."""
+    rows = [
+        ("move", Tone.CHANGE, f"{one.old} is called {one.new}: its keys, certificates and releases stay", one.span)
+        for one in plan.moves
+    ]
+    rows += [
+        ("remove", Tone.REMOVE, f"{one.host} is given up{_left_there(one)}; nothing on it is deleted", one.span)
+        for one in plan.abandonments
+    ]
+    lines: list[str] = []
+    for symbol, tone, text, span in rows:
+        place = f"  ({escaped(span.file)}:{span.line})" if span else ""
+        those = wrapped(text + place, width=page.width, first="    ", rest="      ")
+        lines += [f"  {page.paint(page.symbol(symbol), tone)} {those[0][4:]}", *those[1:]]
+    return lines
+
+
+def _left_there(one: Abandonment) -> str:
+    return f" with {', '.join(instance.service for instance in one.instances)}" if one.instances else ""
 
 
 # --- access ---------------------------------------------------------------------------------------------------------
