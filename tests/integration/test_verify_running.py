@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from tests.integration.estate import Estate, Inventory, internal
 from tests.integration.peers import Nginx, NodeServer, Place, PythonServer, python_door
@@ -178,3 +183,43 @@ def test_a_server_that_is_stopped_is_never_a_pass(served: Served) -> None:
     assert (1, {("unreachable", "inconclusive")}) == (code, {(one["observed"], one["verdict"]) for one in at_schedule})
     others = [one for one in document["results"] if door_of(one) != "schedule"]
     assert {"as_declared"} == {one["verdict"] for one in others}, document
+
+
+def test_keys_that_their_owners_keep_are_proven_at_running_servers(tmp_path: Path) -> None:
+    """A server shows what was issued for its owner's key; a caller whose key is nowhere is stood in for."""
+    served = Served(tmp_path)
+    keys = {name: ec.generate_private_key(ec.SECP256R1()) for name in ("schedule", "report")}
+    inventory = served.inventory()
+    inventory["services"]["schedule"]["callers"] = ["mail", "report"]
+    del inventory["services"]["planner"], inventory["services"]["archive"]
+    for name, key in keys.items():
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        made = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+        (served.estate.root / f"{name}.csr").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+        inventory["services"][name]["certificate_request"] = f"{name}.csr"
+    served.estate.declare(inventory)
+    waits = served.estate.run("apply", "--yes")
+    assert (waits.code, "M4112" in waits.out) == (3, True), waits
+    spki = (
+        keys["schedule"]
+        .public_key()
+        .public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    )
+    place = served.estate.folder("north", "schedule") / "keys" / f"{hashlib.sha256(spki).hexdigest()}.key"
+    pem = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    place.write_bytes(keys["schedule"].private_bytes(*pem))
+    place.chmod(0o600)
+    served.estate.apply(inventory)
+    with served.nginx():
+        code, document = served.verify()
+    assert (code, document["summary"]["as_declared"]) == (0, document["summary"]["checks"]), document
+    modes = {
+        (one["caller"], one["observed"], one["probe"]["mode"])
+        for one in document["results"]
+        if one["probe"]["presented"] == "delivered"
+    }
+    assert modes == {
+        ("mail", "allowed", "delivered-key"),
+        ("report", "allowed", "probe-certificate"),
+        ("social", "refused", "delivered-key"),
+    }
