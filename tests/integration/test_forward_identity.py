@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import socket
 import ssl
@@ -14,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.integration.estate import LOOPBACK, Estate, Inventory, internal
-from tests.integration.peers import NOBODY, Nginx, Place, caller_context
+from tests.integration.peers import NOBODY, Apache, Nginx, Place, caller_context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -196,3 +197,43 @@ def test_what_a_program_is_told_goes_no_further_than_that_program(world: World) 
     with socket.create_connection((LOOPBACK, world.egress), timeout=10) as connection:
         seen = exchange(connection, LOOPBACK, [(name, FORGED) for name in (*OURS, *OTHERS)])
     assert {} == said(seen)
+
+
+@pytest.mark.peer("apache2")
+def test_apache_gives_the_certificate_itself_as_rfc_9440_has_it(tmp_path: Path, loopback: None) -> None:
+    """And nobody else's: what a caller claims is gone, also where no certificate was shown."""
+    del loopback
+    estate, backend = Estate(tmp_path), Backend()
+    address = estate.address(2)
+    place = Place(internal("schedule"), address, estate.free_port(address))
+    door = {"port": place.port, "bind": "host", "client_certificate": "optional", "callers": ["mail"]}
+    door |= {"forward_identity": "rfc9440"}
+    estate.apply(
+        {
+            "version": 1,
+            "name": "calendar",
+            "hosts": {"north": {"directory": "out/north", "address": address}},
+            "services": {
+                "schedule": {
+                    "runtime": "apache",
+                    "hosts": ["north"],
+                    "listeners": [door | {"forward_identity": "rfc9440"}],
+                }
+                | {"settings": {"upstream": f"http://{LOOPBACK}:{backend.port}"}},
+                "mail": {"runtime": "pem", "hosts": ["north"]},
+            },
+        }
+    )
+    folder = estate.current("north", "mail").resolve()
+    leaf = x509.load_pem_x509_certificate((folder / "tls.crt").read_bytes()).public_bytes(Encoding.DER)
+    with contextlib.closing(backend), Apache(estate.host("north"), [(address, place.port)]):
+        for pose, expected in (
+            (None, {"client-cert": [f":{base64.b64encode(leaf).decode()}:"]}),
+            (NOBODY, {}),
+        ):
+            context = caller_context(folder, "schedule", pose=pose)
+            with (
+                socket.create_connection((address, place.port), timeout=10) as connection,
+                context.wrap_socket(connection, server_hostname=place.name) as secured,
+            ):
+                assert expected == said(exchange(secured, place.name, forgeries()))
