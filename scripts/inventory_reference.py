@@ -13,7 +13,7 @@ from typing import Any, Final
 from mtlsctl.inventory import json_schema
 from mtlsctl.inventory.codes import MEANINGS
 from mtlsctl.inventory.services import UNBUILT_RUNTIMES
-from mtlsctl.inventory.shape import INVENTORY, ListOf, Named, Record, Shape
+from mtlsctl.inventory.shape import INVENTORY, ListOf, Named, Record, Shape, WordOr
 from mtlsctl.inventory.source import MAX_BYTES, MAX_DEPTH, MAX_NODES, MAX_SCALAR_BYTES
 
 PAGE: Final = Path(__file__).parent.parent / "docs" / "reference" / "inventory.md"
@@ -77,6 +77,8 @@ _TITLES: Final = {
     "ListenerWords": "A listener",
     "MovedWords": "An entry of `moved`",
     "RemovedWords": "An entry of `removed`",
+    "OutsiderWords": "A caller from outside",
+    "ExternalServerWords": "An external server",
 }
 
 
@@ -130,7 +132,6 @@ def _not_built() -> str:
     lines = ["## Known and not built yet\n", "Refused by name (M1090), never ignored:\n"]
     lines += [f"- `{key}`: {meaning}" for key, meaning in sorted(features.items())]
     lines += [
-        "- a mapping among `callers`: a caller from outside",
         "- runtimes: " + ", ".join(f"`{name}`" for name in sorted(UNBUILT_RUNTIMES)),
     ]
     return "\n".join(lines) + "\n"
@@ -144,6 +145,8 @@ def _gather(shape: Shape, features: dict[str, str]) -> None:
                 _gather(inner, features)
         case Named() | ListOf():
             _gather(shape.each, features)
+        case WordOr():
+            _gather(shape.mapping, features)
         case _:
             pass
 

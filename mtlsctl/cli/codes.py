@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _TABLES = (
     "mtlsctl.inventory.codes",
+    "mtlsctl.planner.outside",
     "mtlsctl.planner.safety",
     "mtlsctl.pki.codes",
     "mtlsctl.render.codes",
@@ -83,6 +84,7 @@ MEANINGS = MappingProxyType(
         "M9108": "Flags of inspect do not go together, or what they name does not.",
         "M9109": "The service after --as has no live instance whose key can be read, or several.",
         "M9106": "The name cannot be that of the estate.",
+        "M9110": "No service of that name has a certificate, so there is nothing that would vouch for it.",
     }
 )
 

@@ -79,6 +79,12 @@ SETTINGS_DIFFER: Final = "M1126"
 STILL_DECLARED: Final = "M1130"
 MOVED_TWICE: Final = "M1131"
 NOT_ABANDONED: Final = "M1132"
+CERTIFICATE_UNFIT: Final = "M1160"
+IDENTITY: Final = "M1161"
+ENDPOINT: Final = "M1162"
+OUTSIDE_NAME: Final = "M1163"
+NO_AUTHORIZATION: Final = "M1164"
+OTHER_CERTIFICATES: Final = "M1165"
 
 UNUSED_HOST: Final = "M1150"
 IDLE_SERVICE: Final = "M1151"
@@ -154,6 +160,12 @@ MEANINGS: Final = MappingProxyType(
         STILL_DECLARED: "a host is moved or removed and declared at the same time",
         MOVED_TWICE: "moves of hosts contradict each other: two become one, or one becomes itself",
         NOT_ABANDONED: "an entry of `removed` does not give up its host",
+        CERTIFICATE_UNFIT: "a certificate from outside cannot be an anchor: not self-signed, no CA, or too weak",
+        IDENTITY: "an identity is no text that every program writes alike",
+        ENDPOINT: "an endpoint is not a DNS name and a port",
+        OUTSIDE_NAME: "somebody outside has the name of something inside",
+        NO_AUTHORIZATION: "a caller from outside has neither identities nor `authorize: any-member`",
+        OTHER_CERTIFICATES: "a caller from outside has different certificates at different listeners",
         UNUSED_HOST: "no service runs on a host",
         IDLE_SERVICE: "a service neither listens nor calls",
         LONG_LIFETIME: "a certificate lives longer than 398 days",

@@ -11,15 +11,17 @@ from mtlsctl.inventory.grammar import duration_text
 from mtlsctl.model.topology import DirectoryHost
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from mtlsctl.model.topology import (
         AbandonedHost,
         AuthorityPolicy,
         CertificatePolicy,
+        ExternalServer,
         Host,
         Listener,
         MovedHost,
+        Outsider,
         Service,
     )
 
@@ -28,6 +30,7 @@ def digest_of(
     name: str,
     hosts: Mapping[str, Host],
     services: Mapping[str, Service],
+    external_servers: Iterable[ExternalServer],
     shared: AuthorityPolicy,
     root: Path,
     refactoring: tuple[tuple[MovedHost, ...], tuple[AbandonedHost, ...]] = ((), ()),
@@ -48,6 +51,8 @@ def digest_of(
         meaning["moved"] = sorted([one.old, one.new] for one in moved)
     if abandoned:
         meaning["abandoned"] = sorted(one.name for one in abandoned)
+    if beyond := sorted(map(_external_server, external_servers)):
+        meaning["external_servers"] = beyond
     text = json.dumps(meaning, separators=(",", ":"), ensure_ascii=True, sort_keys=True, check_circular=False)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
@@ -92,7 +97,17 @@ def _listener(listener: Listener) -> list[object]:
         listener.authorize,
         *([] if listener.forward_identity is None else [listener.forward_identity]),
         sorted(caller.service for caller in listener.callers),
+        *([sorted(map(_outsider, listener.outsiders))] if listener.outsiders else []),
     ]
+
+
+def _outsider(outsider: Outsider) -> list[object]:
+    return [outsider.name, outsider.certificates, outsider.identities]
+
+
+def _external_server(server: ExternalServer) -> list[object]:
+    callers = sorted(caller.service for caller in server.callers)
+    return [server.name, server.host, server.port, server.certificates, callers]
 
 
 def _policy_words(certificate: CertificatePolicy, authority: AuthorityPolicy) -> list[str | int]:

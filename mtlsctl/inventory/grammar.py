@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from mtlsctl.inventory import codes
 from mtlsctl.inventory.problems import shown
-from mtlsctl.model.identifiers import LABEL, DnsId, InvalidIdentifier, IpId
+from mtlsctl.model.identifiers import LABEL, DnsId, InvalidIdentifier, IpId, check_identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -166,6 +166,32 @@ def address(text: str) -> str:
             except InvalidIdentifier:
                 continue
     raise Unfit(codes.ADDRESS, f"`{shown(text)}` is neither an IP address nor a DNS name")
+
+
+_ENDPOINT = r"([A-Za-z0-9.-]+):([0-9]{1,5})"
+
+
+def identity(text: str) -> str:
+    """A common name, or a whole subject as RFC 4514 writes it, as far as every program writes it alike."""
+    try:
+        check_identity(text)
+    except InvalidIdentifier as error:
+        raise Unfit(codes.IDENTITY, f"`{shown(text)}` cannot be compared as an identity: {error}") from None
+    return text
+
+
+def endpoint(text: str) -> tuple[str, int]:
+    """`host:port`. The host is a DNS name: it is what callers check, and not every program checks addresses."""
+    found = re.fullmatch(_ENDPOINT, text)
+    if found is None:
+        raise Unfit(codes.ENDPOINT, f"`{shown(text)}` is not an endpoint: a DNS name and a port, name:443")
+    try:
+        return DnsId.parse(found[1]).value, port(found[2])
+    except InvalidIdentifier:
+        message = f"`{shown(text)}` is not an endpoint: its host is not a DNS name, which is what callers check"
+        raise Unfit(codes.ENDPOINT, message) from None
+    except Unfit as error:
+        raise Unfit(codes.ENDPOINT, f"`{shown(text)}` is not an endpoint: {error.message}") from None
 
 
 def _path(text: str) -> str:

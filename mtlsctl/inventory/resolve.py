@@ -6,15 +6,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from mtlsctl.inventory import grammar
+from mtlsctl.inventory.certificates import CertificateFiles
 from mtlsctl.inventory.digest import digest_of
 from mtlsctl.inventory.hosts import read_hosts
+from mtlsctl.inventory.outside import Beyond, check_outsiders, read_external_servers
 from mtlsctl.inventory.policies import Policies, read_policies, read_shared, read_trust
 from mtlsctl.inventory.ports import check_ports
 from mtlsctl.inventory.refactoring import read_refactoring
 from mtlsctl.inventory.services import Neighbours, read_services
 from mtlsctl.inventory.shape import INVENTORY, Spot, fit
 from mtlsctl.inventory.slips import warn
-from mtlsctl.inventory.words import Words, map_of
+from mtlsctl.inventory.words import Words, map_of, seq_of
 from mtlsctl.model.topology import Inventory
 
 if TYPE_CHECKING:
@@ -38,26 +40,33 @@ def resolve(tree: Map, runtimes: Mapping[str, Runtime], root: Path, problems: Pr
     hosts_node = map_of(tree, "hosts")
     services_node = map_of(tree, "services")
     hosts = {} if hosts_node is None else read_hosts(words, hosts_node, root)
-    neighbours = Neighbours(words, hosts_node, services_node, runtimes)
+    external_node = seq_of(tree, "external_servers")
+    neighbours = Neighbours(words, hosts_node, services_node, runtimes, external_node)
+    files = CertificateFiles(words, root)
     defaults = _defaults(words, tree)
     # Names need the estate's; with a wrong one the rest is still looked at under a name that fits.
     services = (
-        {} if services_node is None else read_services(words, services_node, estate or "x", neighbours, defaults, root)
+        {} if services_node is None else read_services(words, services_node, estate or "x", neighbours, defaults, files)
     )
+    beyond = Beyond(words=words, files=files, taken=neighbours.services)
+    external_servers = read_external_servers(beyond, external_node, neighbours)
+    check_outsiders(words, services.values())
     moved, abandoned = read_refactoring(words, tree, neighbours.hosts if neighbours.are_hosts_known else None)
     check_ports(services.values(), runtimes, problems)
     if estate is not None and hosts_node is not None and services_node is not None:
-        warn(words, hosts, services, runtimes, hosts_node)
+        warn(words, hosts, services, external_servers, runtimes, hosts_node)
     problems.raise_if_any()
     assert estate is not None  # noqa: S101  else there was a problem
     return Inventory(
         name=estate,
         hosts=hosts,
         services=services,
-        digest=digest_of(estate, hosts, services, defaults.shared, root, (moved, abandoned)),
+        digest=digest_of(estate, hosts, services, external_servers, defaults.shared, root, (moved, abandoned)),
         shared_authority=defaults.shared,
         moved=moved,
         abandoned=abandoned,
+        external_servers=external_servers,
+        certificates=files.found,
     )
 
 

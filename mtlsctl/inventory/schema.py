@@ -43,6 +43,7 @@ TrustModelName = Annotated[
 AuthorizeName = Annotated[
     Word, WithJsonSchema({"type": "string", "enum": ["callers", "any-member"], "title": "authorize"})
 ]
+AnyMemberName = Annotated[Word, WithJsonSchema({"type": "string", "const": "any-member", "title": "any-member"})]
 BindName = Annotated[Word, WithJsonSchema({"type": "string", "enum": ["all", "host"], "title": "bind"})]
 ModeName = Annotated[
     Word,
@@ -133,6 +134,36 @@ class HostWords(_Part):
     become: Switch | None = Field(None, description="SSH only: whether commands run through sudo; false unless given.")
 
 
+class OutsiderWords(_Part):
+    """A caller from outside, whose certificate somebody else signs. One of `identities` and `authorize` is needed."""
+
+    name: ServiceName = Field(description="What it is called here; no service and no external server has that name.")
+    certificates: list[Text] = Field(
+        description="PEM files below the repository with the self-signed CAs that sign its certificates.",
+    )
+    identities: list[Text] = Field(
+        [],
+        description="The subjects of its certificates: `api.acme.example` stands for exactly `CN=api.acme.example`; "
+        "with `=` it is a whole subject as RFC 4514 writes it, `CN=api,O=Acme`. Compared as wholes, and the CA itself "
+        "has to have signed: no intermediate.",
+    )
+    authorize: AnyMemberName | None = Field(
+        None, description="`any-member` in place of identities: everybody whom that CA, or an intermediate, ever signs."
+    )
+
+
+class ExternalServerWords(_Part):
+    """A server outside the estate, and the services that call it with their own certificates."""
+
+    name: ServiceName = Field(description="What it is called here, and in the files of its callers.")
+    endpoint: Text = Field(description="Its DNS name, which callers check, and its port: `api.bank.example:443`.")
+    certificates: list[Text] | Literal["system"] = Field(
+        description="PEM files below the repository with the self-signed CAs to believe; or `system`: what the "
+        "caller's machine, or its runtime, believes by itself.",
+    )
+    callers: list[ServiceName] = Field(description="The services that may call it.")
+
+
 class ListenerWords(_Part):
     """One door of a service."""
 
@@ -155,10 +186,10 @@ class ListenerWords(_Part):
         description="Whether the program behind is told who called, in headers that no caller can set: `headers` "
         "(`X-SSL-Client-Verify`, `X-SSL-Client-DN`) or `rfc9440` (`Client-Cert`). Not every runtime can do both.",
     )
-    callers: list[ServiceName] = Field(
+    callers: list[ServiceName | OutsiderWords] = Field(
         [],
-        description="The services that may call; everybody else is refused. Where no certificate is asked for: those "
-        "that are set up to call.",
+        description="The services that may call, and callers from outside; everybody else is refused. Where no "
+        "certificate is asked for: those that are set up to call.",
     )
 
 
@@ -184,7 +215,9 @@ class ServiceWords(_Part):
     forward_identity: ForwardName | None = Field(
         None, description="Short form: how that listener tells the program behind it who called."
     )
-    callers: list[ServiceName] | None = Field(None, description="Short form: the services that may call that listener.")
+    callers: list[ServiceName | OutsiderWords] | None = Field(
+        None, description="Short form: the services, and callers from outside, that may call that listener."
+    )
     listeners: list[ListenerWords] | None = Field(None, description="Long form: several doors, or one with options.")
     settings: dict[str, SettingWord] | None = Field(
         None, description="The settings of its runtime; each runtime's README lists and types them."
@@ -230,6 +263,9 @@ class InventoryWords(_Part):
         None, description="Hosts that were renamed. An entry may stay: once it is done it does nothing more."
     )
     removed: list[RemovedWords] | None = Field(None, description="Hosts that are gone. An entry may stay, too.")
+    external_servers: list[ExternalServerWords] = Field(
+        [], description="Servers outside the estate; each is declared with the services that call it."
+    )
 
 
 class _Draft7(GenerateJsonSchema):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from mtlsctl.inventory import codes, grammar
+from mtlsctl.inventory.outside import Beyond, read_outsiders
 from mtlsctl.inventory.policies import Policies, read_policies, read_trust
 from mtlsctl.inventory.problems import shown
 from mtlsctl.inventory.requests import read_requests
@@ -29,9 +30,10 @@ from mtlsctl.model.topology import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from collections.abc import Set as AbstractSet
-    from pathlib import Path
 
+    from mtlsctl.inventory.certificates import CertificateFiles
     from mtlsctl.inventory.problems import Place
+    from mtlsctl.inventory.source import Node
     from mtlsctl.inventory.words import Words
     from mtlsctl.model.runtime import Runtime
 
@@ -51,10 +53,19 @@ _SHORT_FORM = ("listen", "callers", "bind", "client_certificate", "authorize", "
 class Neighbours:
     """All that a service may name. What was refused stays known here, so that nothing follows from it."""
 
-    def __init__(self, words: Words, hosts: Map | None, services: Map | None, runtimes: Mapping[str, Runtime]) -> None:
+    def __init__(
+        self,
+        words: Words,
+        hosts: Map | None,
+        services: Map | None,
+        runtimes: Mapping[str, Runtime],
+        external_servers: Seq | None = None,
+    ) -> None:
         self.hosts = _declared(hosts)
         self.services = _declared(services)
+        self.external_servers = frozenset(filter(None, map(_name_of, external_servers or ())))
         self.runtimes = runtimes
+        self._external_servers = external_servers
         self.are_hosts_known = hosts is not None
         self._nodes = services
         self._words = words
@@ -80,8 +91,17 @@ class Neighbours:
                     for caller in callers:
                         if isinstance(caller, str):
                             self._callees.setdefault(caller, set()).add(name)
+            for server in self._external_servers or ():
+                for caller in (isinstance(server, Map) and seq_of(server, "callers")) or ():
+                    if isinstance(caller, str) and (called := _name_of(server)):
+                        self._callees.setdefault(caller, set()).add(called)
         known: AbstractSet[str] = self._callees.get(service, frozenset())
         return known | self._doubtful if self._doubtful else known
+
+
+def _name_of(node: Node) -> str | None:
+    name = node.get("name") if isinstance(node, Map) else None
+    return name if isinstance(name, str) else None
 
 
 def _declared(node: Map | None) -> AbstractSet[str]:
@@ -120,20 +140,23 @@ class _Subject:
     node: Map
     neighbours: Neighbours
     runtime: Runtime | None
-    root: Path
+    beyond: Beyond
 
 
 def read_services(
-    words: Words, nodes: Map, estate: str, neighbours: Neighbours, defaults: Policies, root: Path
+    words: Words, nodes: Map, estate: str, neighbours: Neighbours, defaults: Policies, files: CertificateFiles
 ) -> dict[str, Service]:
-    """The services whose words could all be read, in the order of the inventory; files are relative to `root`."""
+    """The services whose words could all be read, in the order of the inventory; `files` reads what they name."""
     services: dict[str, Service] = {}
+    beyond = Beyond(words=words, files=files, taken=neighbours.services | neighbours.external_servers)
     for name, node in _maps(nodes):
         at = nodes.keys_at[name]
         if words.parsed(name, at, _SERVICE_NAME, is_name=True) is None:
             continue
         runtime = _runtime(words, node, neighbours.runtimes)
-        subject = _Subject(words=words, name=name, at=at, node=node, neighbours=neighbours, runtime=runtime, root=root)
+        subject = _Subject(
+            words=words, name=name, at=at, node=node, neighbours=neighbours, runtime=runtime, beyond=beyond
+        )
         service = _read_service(subject, estate, defaults)
         if service is not None:
             services[name] = service
@@ -149,7 +172,7 @@ def _read_service(subject: _Subject, estate: str, defaults: Policies) -> Service
     names = _names(subject, estate)
     listeners = _listeners(subject)
     addresses = words.read(node, "addresses", grammar.switch, default=False)
-    requests = read_requests(words, name, node, hosts, trust, subject.root)
+    requests = read_requests(words, name, node, hosts, trust, subject.beyond.files.root)
     runtime = subject.runtime
     if runtime is None:
         return None
@@ -278,6 +301,7 @@ def _short_form(subject: _Subject) -> tuple[Listener, ...]:
     mode = _mode(subject, node)
     authorize = words.read(node, "authorize", _AUTHORIZE, Authorize.CALLERS)
     callers = _callers(subject, node, at, mode)
+    outsiders = read_outsiders(subject.beyond, seq_of(node, "callers"))
     if port is None:
         return ()
     return (
@@ -288,6 +312,7 @@ def _short_form(subject: _Subject) -> tuple[Listener, ...]:
             authorize=authorize,
             forward_identity=_forwarding(subject, node, mode),
             callers=callers,
+            outsiders=outsiders,
             span=words.problems.sources.span(at, str(port)),
         ),
     )
@@ -307,6 +332,7 @@ def _long_form(subject: _Subject, node: Map, count: int) -> Listener | None:
     authorize = words.read(node, "authorize", _AUTHORIZE, Authorize.CALLERS)
     forward = _forwarding(subject, node, mode)
     callers = _callers(subject, node, at, mode)
+    outsiders = read_outsiders(subject.beyond, seq_of(node, "callers"))
     if port is None:
         return None
     return Listener(
@@ -318,6 +344,7 @@ def _long_form(subject: _Subject, node: Map, count: int) -> Listener | None:
         authorize=authorize,
         forward_identity=forward,
         callers=callers,
+        outsiders=outsiders,
         span=words.problems.sources.span(at, str(node["port"])),
     )
 

@@ -31,7 +31,10 @@ class Word:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListOf:
+    """A list; or `instead` of it one certain word."""
+
     each: Shape
+    instead: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,10 +70,19 @@ Shape = Word | ListOf | Named | Record | Anything | WordOr
 
 WORD: Final = Word()
 _WORDS: Final = ListOf(each=WORD)
-_CALLERS: Final = ListOf(each=Word(unbuilt_mapping="a caller from outside"))
+OUTSIDER: Final = Record(
+    what="a caller from outside",
+    fields={"name": WORD, "certificates": _WORDS, "identities": _WORDS, "authorize": WORD},
+    required=("name", "certificates"),
+)
+EXTERNAL_SERVER: Final = Record(
+    what="an external server",
+    fields={"name": WORD, "endpoint": WORD, "certificates": ListOf(each=WORD, instead="system"), "callers": _WORDS},
+    required=("name", "endpoint", "certificates", "callers"),
+)
+_CALLERS: Final = ListOf(each=WordOr(mapping=OUTSIDER))
 _UNBUILT_KEYS: Final = {"keys": "choosing where keys are born"}
 _UNBUILT_PEERS: Final = {
-    "identities": "checking identities",
     "server_certificate": "a server certificate issued elsewhere",
     "servers_trust": "choosing whom to believe as a server",
 }
@@ -150,7 +162,6 @@ SERVICE: Final = Record(
     unbuilt={
         **_UNBUILT_PEERS,
         **_UNBUILT_KEYS,
-        "external_servers": "calling a server outside the estate",
         "restart": "allowing a restart where a reload is not enough",
     },
 )
@@ -176,10 +187,10 @@ INVENTORY: Final = Record(
         "services": Named(each=SERVICE),
         "moved": ListOf(each=MOVED),
         "removed": ListOf(each=REMOVED),
+        "external_servers": ListOf(each=EXTERNAL_SERVER),
     },
     required=("version", "name", "hosts", "services"),
     unbuilt={
-        "external_servers": "calling a server outside the estate",
         **_UNBUILT_PEERS,
         **_UNBUILT_KEYS,
     },
@@ -213,14 +224,16 @@ def fit(node: Node, shape: Shape, spot: Spot, problems: Problems) -> bool:
 
 def _fit_list(node: Node, shape: ListOf, spot: Spot, problems: Problems) -> bool:
     if not isinstance(node, Seq):
-        return _refuse_kind(node, "a list", "[]", spot, problems)
+        if shape.instead is None:
+            return _refuse_kind(node, "a list", "[]", spot, problems)
+        return node == shape.instead or _refuse_kind(node, f"a list or `{shape.instead}`", None, spot, problems)
     each, title = shape.each, f"an entry of {spot.title}"
-    takes_words = isinstance(each, Word)
+    takes_words = isinstance(each, Word | WordOr)
     unfit = [
         index
         for index, value in enumerate(node)
         if not (takes_words and value.__class__ is str and value)
-        and not fit(value, each, Spot(title, node.items_at[index], value if isinstance(value, str) else ""), problems)
+        and not fit(value, each, _spot_of_item(title, value, node.items_at[index], each), problems)
     ]
     for index in reversed(unfit):
         node.drop(index)
@@ -257,6 +270,13 @@ def _fit_record(node: Node, shape: Record, spot: Spot, problems: Problems) -> bo
             node.lost.add(key)
             problems.add(codes.MISSING_KEY, f"{shown(spot.title)} has no `{key}`", spot.at, spot.text)
     return True
+
+
+def _spot_of_item(title: str, value: Node, at: Place, each: Shape) -> Spot:
+    """What an entry of a list is called; a mapping among single values by what it is."""
+    if isinstance(value, Map) and isinstance(each, WordOr) and isinstance(each.mapping, Record):
+        title = each.mapping.what
+    return Spot(title, at, value if isinstance(value, str) else "")
 
 
 def _spot(key: str, value: Node, node: Map) -> Spot:

@@ -11,25 +11,26 @@ from mtlsctl.model.runtime import ProcessScope
 from mtlsctl.model.topology import DirectoryHost
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from mtlsctl.inventory.source import Map
     from mtlsctl.inventory.words import Words
     from mtlsctl.model.runtime import Runtime
-    from mtlsctl.model.topology import Host, Service
+    from mtlsctl.model.topology import ExternalServer, Host, Service
 
 
 def warn(
     words: Words,
     hosts: Mapping[str, Host],
     services: Mapping[str, Service],
+    external_servers: Iterable[ExternalServer],
     runtimes: Mapping[str, Runtime],
     nodes: Map,
 ) -> None:
     """Say which hosts are empty, which services do nothing and which pid files belong to nobody."""
     if words.problems.has_errors:
         return  # What is unused may be used by what was refused.
-    _warn_of_idle(words, services)
+    _warn_of_idle(words, services, external_servers)
     programs = _programs(services, runtimes)
     for name, host in hosts.items():
         if name not in programs:
@@ -38,8 +39,9 @@ def warn(
             _warn_of_pid_files(words, host, programs[name], map_of(nodes, name))
 
 
-def _warn_of_idle(words: Words, services: Mapping[str, Service]) -> None:
+def _warn_of_idle(words: Words, services: Mapping[str, Service], external_servers: Iterable[ExternalServer]) -> None:
     calling = {caller.service for one in services.values() for door in one.listeners for caller in door.callers}
+    calling.update(caller.service for one in external_servers for caller in one.callers)
     for service in services.values():
         if not service.listeners and service.name not in calling:
             message = f"`{service.name}` neither listens nor calls"

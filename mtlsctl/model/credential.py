@@ -126,6 +126,12 @@ class Credential:
         return self.profile.id
 
 
+def is_name_of_authority(estate: str, common_name: str) -> bool:
+    """Whether a CA of this estate has, had or will have this name; case does not count."""
+    owner, _, generation = common_name.casefold().rpartition(" ca g")
+    return generation.isdecimal() and (owner == estate or owner.endswith(f".{estate}"))
+
+
 def common_name_of_authority(estate: str, authority: AuthorityId) -> str:
     """`mail.calendar CA g2`: unique in each generation, short, the only RDN (it travels in each CertificateRequest).
 

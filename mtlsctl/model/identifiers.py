@@ -71,3 +71,48 @@ class IpId:
 
 
 Identifier = DnsId | IpId
+
+
+SUBJECT_TYPES = {
+    "CN": "2.5.4.3",
+    "L": "2.5.4.7",
+    "ST": "2.5.4.8",
+    "O": "2.5.4.10",
+    "OU": "2.5.4.11",
+    "C": "2.5.4.6",
+    "DC": "0.9.2342.19200300.100.1.25",
+    "UID": "0.9.2342.19200300.100.1.1",
+}
+"""The attribute types that OpenSSL, Java and RFC 4514 section 3 write by the same letters."""
+
+LONGEST_SUBJECT = 512
+_SUBJECT_VALUE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._:/@&*()-]{0,126}[A-Za-z0-9.*)])?")
+
+
+def is_plain_value(text: str) -> bool:
+    """Whether every program writes a subject's value with just these characters: none is escaped, none is hidden."""
+    return _SUBJECT_VALUE.fullmatch(text) is not None and "  " not in text
+
+
+def check_identity(text: str) -> None:
+    """A common name, or with `=` in it a whole subject as RFC 4514 writes it; raises InvalidIdentifier for any other.
+
+    Only what every program writes alike can be compared as text: one attribute in each RDN, of SUBJECT_TYPES, with
+    plain values; no escapes, no spaces around commas.
+    """
+    if len(text) > LONGEST_SUBJECT:
+        raise InvalidIdentifier(f"an identity has at most {LONGEST_SUBJECT} characters")
+    if "=" not in text:
+        if not is_plain_value(text):
+            raise InvalidIdentifier(
+                "a common name is letters, digits, single inner spaces and ._:/@&*()- , at most 128"
+            )
+        return
+    for part in text.split(","):
+        kind, _, value = part.partition("=")
+        if kind not in SUBJECT_TYPES:
+            types = ", ".join(SUBJECT_TYPES)
+            msg = f"a whole subject is such as CN=api,O=Acme, without spaces around commas; its types are {types}"
+            raise InvalidIdentifier(msg)
+        if not is_plain_value(value):
+            raise InvalidIdentifier("a value in a subject is letters, digits, single inner spaces and ._:/@&*()-")

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
+from mtlsctl.model.topology import outside
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -62,10 +64,18 @@ class Op(StrEnum):
     REMOVE = "remove"
 
 
+class OutsideGrant(NamedTuple):
+    """By what an outsider is let in: SHA-256 of the CAs, and identities or None for all that these vouch for."""
+
+    certificates: tuple[str, ...]
+    identities: tuple[str, ...] | None
+
+
 class AccessChange(NamedTuple):
     """A call that becomes declared, or stops being so; `port` is the door's port as people know it.
 
-    `span` is the place that declares it; of a call that ends, the door or the service that stays, if one does.
+    `span` is the place that declares it; of a call that ends, the door or the service that stays, if one does. Of a
+    caller from outside `outside` says by what it is let in from now on, or was until now; CHANGE if that is another.
     """
 
     op: Op
@@ -73,6 +83,12 @@ class AccessChange(NamedTuple):
     port: int
     span: Span | None
     reason: str = "declared"
+    outside: OutsideGrant | None = None
+
+    @property
+    def caller(self) -> str:
+        """The caller as people are to read it."""
+        return self.edge.caller if self.outside is None else outside(self.edge.caller)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mtlsctl.model.credential import AuthorityId, CredentialId
 from mtlsctl.model.topology import ClientCertificate, ForwardIdentity, InstanceId, ListenerId, ProcessId, SettingValue
-from mtlsctl.model.trust import Member, PeerPolicy, TrustAnchor, anchor_order, in_order
+from mtlsctl.model.trust import Member, OutsideAnchor, PeerPolicy, TrustAnchor, in_order, member_order
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ class Endpoint(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedListener:
-    """A listener as one release serves it; `callers` are the services whose anchors the policy holds."""
+    """A listener as one release serves it; `callers` are those whose anchors the policy holds, outsiders among them."""
 
     name: str
     sockets: tuple[Socket, ...]
@@ -48,6 +48,8 @@ class Callee:
     """A listener of another service as one release calls it; `server_name` is the DNS-ID that is sent and checked.
 
     `asks`: it asks for a client certificate, so one is shown; else the call is one-way TLS.
+    Of a server outside the estate the one endpoint's host is OUTSIDE. `believes_system`: instead of by the policy,
+    which is empty then, it is believed by the CAs that the caller's own machine believes.
     """
 
     listener: ListenerId
@@ -55,6 +57,12 @@ class Callee:
     server_name: str
     policy: PeerPolicy
     asks: bool = True
+    believes_system: bool = False
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether it is a server that is not of this estate."""
+        return any(endpoint.instance.is_outside for endpoint in self.endpoints)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +107,7 @@ def with_hosts_renamed(recipe: Recipe, names: Mapping[str, str]) -> Recipe:
         return instance._replace(host=names.get(instance.host, instance.host))
 
     def anchor(one: TrustAnchor) -> TrustAnchor:
-        return one if isinstance(one, AuthorityId) else CredentialId(at(one.instance), one.sequence)
+        return CredentialId(at(one.instance), one.sequence) if isinstance(one, CredentialId) else one
 
     def policy(one: PeerPolicy) -> PeerPolicy:
         members = None if one.members is None else frozenset(Member(anchor(a), s) for a, s in one.members)
@@ -207,26 +215,25 @@ def _policy_to_json(policy: PeerPolicy) -> dict[str, object]:
     members = policy.members
     return {
         "anchors": [_anchor_to_json(anchor) for anchor in in_order(policy.anchors)],
-        "members": None if members is None else [_member_to_json(one) for one in sorted(members, key=_member_order)],
+        "members": None if members is None else [_member_to_json(one) for one in sorted(members, key=member_order)],
     }
 
 
-def _member_order(member: Member) -> tuple[object, ...]:
-    return member.service, anchor_order(member.anchor)
-
-
 def _member_to_json(member: Member) -> list[str | int]:
-    return [member.service, *_anchor_to_json(member.anchor)]
+    return [member.name, *_anchor_to_json(member.anchor)]
 
 
 def _anchor_to_json(anchor: TrustAnchor) -> list[str | int]:
-    """`[service, generation]` of a CA, `[service, host, sequence]` of a leaf."""
-    return list(anchor) if isinstance(anchor, AuthorityId) else [*anchor.instance, anchor.sequence]
+    """`[service, generation]` of a CA, `[service, host, sequence]` of a leaf, `[name, sha256]` of one from outside."""
+    return [*anchor.instance, anchor.sequence] if isinstance(anchor, CredentialId) else list(anchor)
 
 
 def _anchor_from_json(data: Sequence[Any]) -> TrustAnchor:
-    service, *host, number = data
-    return CredentialId(InstanceId(service, *host), number) if host else AuthorityId(service, number)
+    """What kind it is shows by how many parts it has and of which type the last is."""
+    service, *host, last = data
+    if host:
+        return CredentialId(InstanceId(service, *host), last)
+    return OutsideAnchor(service, last) if isinstance(last, str) else AuthorityId(service, last)
 
 
 def _policy_from_json(data: dict) -> PeerPolicy:  # type: ignore[type-arg]
@@ -268,6 +275,7 @@ def _callee_to_json(callee: Callee) -> dict[str, object]:
         "server_name": callee.server_name,
         "policy": _policy_to_json(callee.policy),
         **({} if callee.asks else {"asks": False}),  # recipes that were kept before the word have the same digest
+        **({"believes_system": True} if callee.believes_system else {}),  # not in recipes from before the word
     }
 
 
@@ -282,6 +290,7 @@ def _callee_from_json(data: dict, shared: SharedCallees) -> Callee:  # type: ign
         server_name=data["server_name"],
         policy=_policy_from_json(data["policy"]),
         asks=data.get("asks", True),
+        believes_system=data.get("believes_system", False),
     )
     shared[listener] = (data, callee)
     return callee

@@ -116,6 +116,8 @@ class Enforcement:
     `client_certificate`: what its listeners can ask of callers; with `optional` it refuses every wrong certificate.
     `forward_identity`: how it can tell the program behind it who called, having removed what callers said themselves;
     `cannot_forward` has the reasons why it cannot do so otherwise.
+    `system_trust`: a call can be rendered so that it believes what its machine believes; where the runtime has a
+    setting SYSTEM_CERTIFICATES, only with it.
     """
 
     anchors: bool
@@ -132,6 +134,12 @@ class Enforcement:
         """Why it cannot forward the caller's identity in this form, as the manifest says it; else what it can do."""
         able = ", ".join(one.value for one in ForwardIdentity if one in self.forward_identity)
         return dict(self.cannot_forward).get(form) or (f"it can: {able}" if able else "it has nothing behind it")
+
+    system_trust: bool = False
+
+
+SYSTEM_CERTIFICATES = "system_certificates"
+"""The setting by which a service says where its machine keeps the CAs that it believes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +159,8 @@ class Runtime:
     settings: tuple[Setting, ...]
     check: Check
     reload: Reload
+    separate_servers: bool = True
+    """Whether each callee is believed by its own anchors only, and not by those of the others."""
     watched_with: SettingWords = ()
     """With these settings a program that else has to be restarted follows new certificates of its listeners itself."""
     conditions: tuple[Condition, ...] = ()

@@ -17,14 +17,27 @@ SettingValue = str | int | bool | tuple[tuple[str, int], ...]
 """A checked setting: text, number, switch, or pairs of (service, port) in order of the service."""
 
 
+OUTSIDE = ""
+"""Stands where a host's name does: not of this estate. No host can have this name."""
+
+
 class InstanceId(NamedTuple):
-    """A service on a host."""
+    """A service on a host; with OUTSIDE for the host a server or a caller that is not of this estate."""
 
     service: str
     host: str
 
+    @property
+    def is_outside(self) -> bool:
+        return self.host == OUTSIDE
+
     def __str__(self) -> str:
-        return f"{self.service}@{self.host}"
+        return outside(self.service) if self.is_outside else f"{self.service}@{self.host}"
+
+
+def outside(name: str) -> str:
+    """How somebody from outside is called, so that nobody takes it for a service."""
+    return f"{name} (outside)"
 
 
 class ProcessId(NamedTuple):
@@ -220,6 +233,44 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OutsideCertificate:
+    """A self-signed certificate that somebody else made, as a file below the repository holds it."""
+
+    der: bytes = field(repr=False)
+    file: str
+    span: Span | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outsider:
+    """A caller from outside: whoever shows a leaf that one of these CAs signed itself, under one of these identities.
+
+    `certificates` are the SHA-256 of their DER. `identities` None lets in everybody for whom they ever vouch, through
+    intermediates too. See `trust.Member` for what an identity is.
+    """
+
+    name: str
+    certificates: tuple[str, ...]
+    identities: tuple[str, ...] | None
+    span: Span | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExternalServer:
+    """A server outside the estate and the services that call it; `host`, a DNS name, is what they check.
+
+    `certificates` are the SHA-256 of the CAs to believe; none: those that the caller's own machine believes.
+    """
+
+    name: str
+    host: str
+    port: int
+    certificates: tuple[str, ...]
+    callers: tuple[Caller, ...] = ()
+    span: Span | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Listener:
     """A port, its callers and what it asks of them; `protocols` is a sorted subset of ("1.2", "1.3")."""
 
@@ -231,6 +282,7 @@ class Listener:
     authorize: Authorize = Authorize.CALLERS
     forward_identity: ForwardIdentity | None = None
     callers: tuple[Caller, ...] = ()
+    outsiders: tuple[Outsider, ...] = ()
     span: Span | None = field(default=None, compare=False)
 
 
@@ -270,7 +322,8 @@ class Inventory:
     """All that is declared. Every name in it resolves: hosts of services, callers of listeners.
 
     `digest` is over the meaning (not the bytes) of the files that it came from. `shared_authority` says how the CA is
-    made that the services of trust model `shared-ca` have in common.
+    made that the services of trust model `shared-ca` have in common. `certificates` are those from outside, by the
+    SHA-256 of their DER.
     """
 
     name: str
@@ -280,9 +333,11 @@ class Inventory:
     shared_authority: AuthorityPolicy = AuthorityPolicy()
     moved: tuple[MovedHost, ...] = ()
     abandoned: tuple[AbandonedHost, ...] = ()
+    external_servers: tuple[ExternalServer, ...] = ()
+    certificates: Mapping[str, OutsideCertificate] = field(default_factory=dict)
 
     def edges(self) -> Iterator[tuple[Edge, Span | None]]:
-        """Every declared call with the place that declares it, in the order of the inventory."""
+        """Every declared call within the estate with the place that declares it, in the order of the inventory."""
         for service in self.services.values():
             for listener in service.listeners:
                 door = ListenerId(service.name, listener.name)

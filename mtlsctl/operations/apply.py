@@ -13,6 +13,7 @@ from mtlsctl.model.topology import DirectoryHost, SshHost
 from mtlsctl.operations.executor import Executor, live_members
 from mtlsctl.operations.issue import absent_keys, issue_certificates, make_authorities, prove_anchors, request_keys
 from mtlsctl.operations.observe import delete_left_over, hosts_of, look_at_hosts
+from mtlsctl.operations.outside import facts_of_outside, keep_outside, prove_outside
 from mtlsctl.operations.plan import Planned, refuse_unsafe
 from mtlsctl.operations.progress import Issued, Status
 from mtlsctl.operations.publication import Publication
@@ -117,7 +118,7 @@ def _plan_again(workspace: Workspace, loaded: LoadedInventory, writer: StateWrit
     """The plan as of now, held against what was reviewed. A saved plan is made again as of its own moment."""
     state, runtimes = writer.snapshot(), workspace.runtimes
     now = wishes.saved.created_at if wishes.saved else workspace.clock()
-    made = make_plan(loaded.inventory, state, runtimes, now)
+    made = make_plan(loaded.inventory, state, runtimes, now, facts_of_outside(loaded.inventory, state, writer))
     if wishes.saved is not None:
         compare(wishes.saved, made, state)
     if wishes.expect_fingerprint not in (None, made.fingerprint):
@@ -177,6 +178,7 @@ class _Run:
         """What would refuse an apply of these steps before any of them."""
         transports = self._transports(self._hosts_of_keys())
         prove_anchors(self.writer, self.planned.state, self.planned.plan.steps, transports)
+        prove_outside(self.writer, self.planned.inventory, self.planned.state, self.planned.plan.steps, transports)
         self._claim(self._hosts_to_tidy(everywhere=False))
 
     def _refactored(self) -> _Run:
@@ -216,6 +218,7 @@ class _Run:
         plan = self.planned.plan
         transports = self._transports({process.host for process in plan.processes})
         self.writer.record_hosts([self.hosts[name] for name in sorted(transports)])
+        keep_outside(self.writer, self.planned.inventory, plan.steps)
         unfit = self._issue(transports)
         fit = [step for step in plan.steps if step.id.instance not in unfit]
         state = self.writer.snapshot()

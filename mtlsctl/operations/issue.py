@@ -13,7 +13,7 @@ from mtlsctl.errors import DeliveryError, StateError
 from mtlsctl.failpoints import reach
 from mtlsctl.model.credential import AuthorityId
 from mtlsctl.model.plan import KeyOrigin
-from mtlsctl.model.trust import in_order
+from mtlsctl.model.trust import OutsideAnchor, in_order
 from mtlsctl.operations.workspace import not_over_ssh_yet
 from mtlsctl.pki.inspect import parse_certificate
 from mtlsctl.pki.issue import Issuer, draft_authority, draft_certificate, lint, sign
@@ -175,7 +175,7 @@ def signing_keys(writer: StateWriter, wanted: Iterable[AuthorityId]) -> dict[Aut
 def prove_anchors(
     writer: StateWriter, state: State, steps: Iterable[Step], transports: Mapping[str, Transport]
 ) -> None:
-    """Every anchor that a release is to trust is of a key that is ours: its certificate may have been swapped.
+    """Every anchor of ours that a release is to trust is of a key that is ours: its certificate may have been swapped.
 
     Who can write the state, or offer another one, can neither seal a CA's key nor put a leaf's key on its host.
     Raises SealedKeyError or StateError M3050.
@@ -184,6 +184,8 @@ def prove_anchors(
     policies = [served.policy for recipe in recipes for served in recipe.listeners]
     policies += [callee.policy for recipe in recipes for callee in recipe.callees]
     for anchor in in_order({anchor for policy in policies for anchor in policy.anchors}):
+        if isinstance(anchor, OutsideAnchor):
+            continue  # nobody here has its key; `prove_outside` looks at its bytes
         is_ours = (
             _is_sealed(writer, state, anchor)
             if isinstance(anchor, AuthorityId)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mtlsctl.errors import UnsafePlan
+from mtlsctl.operations.outside import facts_of_outside
 from mtlsctl.planner.plan import make_plan
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def plan(workspace: Workspace) -> Planned:
     loaded = workspace.load()
     with workspace.store(loaded.inventory.name) as store:
         state = store.snapshot()
-    made = make_plan(loaded.inventory, state, workspace.runtimes, workspace.clock())
+        outside = facts_of_outside(loaded.inventory, state, store)
+    made = make_plan(loaded.inventory, state, workspace.runtimes, workspace.clock(), outside)
     refuse_unsafe(made)
     return Planned(loaded=loaded, state=state, plan=made)
 

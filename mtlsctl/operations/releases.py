@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 from mtlsctl.deliver.layout import CurrentPointer, FilePointer, StagedFile, StagedRelease
 from mtlsctl.failpoints import reach
 from mtlsctl.model.runtime import PointerKind
+from mtlsctl.model.trust import OutsideAnchor
+from mtlsctl.operations.outside import outside_certificate
 from mtlsctl.pki.inspect import subject_text
 from mtlsctl.render.process import render_pointer
 from mtlsctl.render.release import Material, render_release
 from mtlsctl.store.port import ReleaseRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from mtlsctl.deliver.layout import Pointer
     from mtlsctl.model.credential import Credential
@@ -71,12 +73,16 @@ class _Certificates:
     """DER by identifier, each read once."""
 
     def __init__(self, reader: StateReader) -> None:
-        self._read: Callable[[TrustAnchor], bytes] = reader.certificate
+        self._reader = reader
         self._known: dict[TrustAnchor, bytes] = {}
 
     def of(self, wanted: TrustAnchor) -> bytes:
         if wanted not in self._known:
-            self._known[wanted] = self._read(wanted)
+            self._known[wanted] = (
+                outside_certificate(self._reader, wanted)
+                if isinstance(wanted, OutsideAnchor)
+                else self._reader.certificate(wanted)
+            )
         return self._known[wanted]
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         CertificateChange,
         HostMove,
         KeyRequest,
+        OutsideGrant,
         Plan,
         Risk,
         ServiceChange,
@@ -161,10 +162,18 @@ def _place(span: Span | None) -> dict[str, object] | None:
 def _grant(one: AccessChange) -> dict[str, object]:
     return {
         "op": one.op.value,
-        "caller": one.edge.caller,
+        "caller": one.caller,
         "listener": f"{one.edge.listener}:{one.port}",
         "reason": one.reason,
         "source": _place(one.span),
+        "outside": None if one.outside is None else _outside_grant(one.outside),
+    }
+
+
+def _outside_grant(grant: OutsideGrant) -> dict[str, object]:
+    return {
+        "certificates": list(grant.certificates),
+        "identities": None if grant.identities is None else list(grant.identities),
     }
 
 

@@ -221,7 +221,7 @@ def _admitting(recipes: Sequence[Recipe], anchor: TrustAnchor, leaf: Parsed | No
             members = served.policy.members
             ports = tuple(socket.port for socket in served.sockets)
             if leaf is None:
-                under = members and tuple(sorted({one.service for one in members if one.anchor == anchor}))
+                under = members and tuple(sorted({one.name for one in members if one.anchor == anchor}))
                 yield Admitting(recipe.instance, served.name, ports, None if members is None else under or ())
             elif members is None or any(Member(anchor, name) in members for name in leaf.common_names):
                 yield Admitting(recipe.instance, served.name, ports)

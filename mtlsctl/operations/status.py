@@ -7,7 +7,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from mtlsctl.errors import InventoryError
+from mtlsctl.operations.outside import live_facts
 from mtlsctl.planner.lifecycle import current_authorities, newest_credentials
+from mtlsctl.planner.outside import SOON
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,8 +18,9 @@ if TYPE_CHECKING:
     from mtlsctl.model.credential import AuthorityId, CertificationAuthority, Credential, CredentialId
     from mtlsctl.model.state import State
     from mtlsctl.model.topology import InstanceId, Inventory, Service
+    from mtlsctl.model.trust import OutsideAnchor
     from mtlsctl.operations.workspace import Workspace
-    from mtlsctl.store.port import Operation, Signature
+    from mtlsctl.store.port import Operation, Signature, StateReader
 
 _LEAF_SHARE, _AUTHORITY_SHARE = 3, 10
 """Without an inventory a leaf is due in the last third of its lifetime, a CA in the last tenth: as by default."""
@@ -55,6 +58,16 @@ class CertificateStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OutsideStatus:
+    """A certificate from outside that something live trusts; DUE when its end is near: somebody else makes the next."""
+
+    anchor: OutsideAnchor
+    subject: str
+    not_after: datetime
+    standing: Standing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """One screen. `orphans` are signatures that may exist and whose certificate never came back.
 
@@ -68,6 +81,7 @@ class Status:
     certificates: tuple[CertificateStatus, ...]
     orphans: tuple[Signature, ...]
     keys_missing: tuple[InstanceId, ...]
+    outside: tuple[OutsideStatus, ...] = ()
 
 
 def status(workspace: Workspace) -> Status:
@@ -77,6 +91,7 @@ def status(workspace: Workspace) -> Status:
     with workspace.store(workspace.project.name) as store:
         state = store.snapshot()
         operations, signatures = store.operations(), store.signatures()
+        outside = _outside(state, store, now)
     return Status(
         state=state,
         now=now,
@@ -85,6 +100,20 @@ def status(workspace: Workspace) -> Status:
         certificates=_certificates(services, state, now),
         orphans=tuple(one for one in signatures if one.signed and not one.recorded),
         keys_missing=tuple(sorted(state.keys_missing & state.live.keys())),
+        outside=outside,
+    )
+
+
+def _outside(state: State, reader: StateReader, now: datetime) -> tuple[OutsideStatus, ...]:
+    found = live_facts(state, reader)
+    return tuple(
+        OutsideStatus(
+            anchor=anchor,
+            subject=facts.shown,
+            not_after=facts.not_after,
+            standing=Standing.EXPIRED if now >= facts.not_after else _due_or_ok(facts.not_after, SOON, now),
+        )
+        for anchor, facts in sorted(found.items())
     )
 
 

@@ -11,16 +11,24 @@ from mtlsctl.deliver.layout import KEY_FILE, pointer_sha256
 from mtlsctl.errors import DeliveryError, MtlsctlError, PreflightError, SealedKeyError, StateLocked, UsageError
 from mtlsctl.model.probe import Expectation, Observation, Outcome, Presented, Verdict
 from mtlsctl.model.secret import Secret
-from mtlsctl.model.topology import ClientCertificate, DirectoryHost, Edge
+from mtlsctl.model.topology import OUTSIDE, ClientCertificate, DirectoryHost, Edge, InstanceId
 from mtlsctl.operations.issue import intent_of, issuers_of, signing_keys
 from mtlsctl.operations.publication import make_receipt
 from mtlsctl.operations.releases import pointer_path
 from mtlsctl.operations.settle import served_by
 from mtlsctl.pki.keys import generate_key, private_pem
 from mtlsctl.pki.preflight import bundle_name
-from mtlsctl.pki.probes import PROBE_KEY, craft_foreign, draft_probe, lint_probe, sign_probe
+from mtlsctl.pki.probes import (
+    PROBE_KEY,
+    craft_foreign,
+    craft_foreign_outsider,
+    draft_probe,
+    lint_probe,
+    sign_probe,
+)
 from mtlsctl.pki.stores import to_pem
 from mtlsctl.planner.probes import make_probes
+from mtlsctl.planner.trust import outside_members
 from mtlsctl.verify.embedded import EmbeddedServers, ListenerKey, listeners_of
 from mtlsctl.verify.identity import Identity
 from mtlsctl.verify.prober import NotProbed, run_probes
@@ -33,7 +41,7 @@ if TYPE_CHECKING:
     from mtlsctl.model.probe import Probe
     from mtlsctl.model.release import Endpoint
     from mtlsctl.model.state import Live, State
-    from mtlsctl.model.topology import InstanceId
+    from mtlsctl.model.topology import Inventory
     from mtlsctl.operations.workspace import Workspace
     from mtlsctl.store.port import StateReader, StateStore, StateWriter
 
@@ -52,13 +60,17 @@ _NEEDS_THE_CA = frozenset({Presented.EXPIRED, Presented.WRONG_USAGE, Presented.D
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyReport:
-    """What every probe showed. `left_out` forbidden pairs were sampled away; `serial` is the state's."""
+    """What every probe showed. `left_out` forbidden pairs were sampled away; `serial` is the state's.
+
+    `beyond` are declared calls of which one end is not ours: they are left out, and not counted among the probes.
+    """
 
     loaded: LoadedInventory
     embedded: bool
     outcomes: tuple[Outcome, ...]
     left_out: int
     serial: int
+    beyond: tuple[Edge, ...] = ()
 
     def count(self, verdict: Verdict) -> int:
         return sum(1 for outcome in self.outcomes if outcome.verdict is verdict)
@@ -86,9 +98,10 @@ def verify(
         state = store.snapshot()
         applied = AppliedFiles.read(workspace, state)
         crafted = _craft(store, state, chosen, applied, workspace, lock_timeout_seconds)
+        crafted |= _imitated_from_outside(loaded.inventory, chosen, workspace)
         source = _Identities(store=store, state=state, applied=applied, crafted=crafted, embedded=embedded)
         with _places(applied, state, embedded=embedded) as connect:
-            outcomes = run_probes(chosen, source, connect=connect, timeout_seconds=timeout_seconds)
+            outcomes = run_probes(chosen, source, connect=connect, timeout_seconds=timeout_seconds, is_ours=embedded)
     if not embedded:
         outcomes += _unread(chosen, applied)
     return VerifyReport(
@@ -97,6 +110,7 @@ def verify(
         outcomes=tuple(_told_of_stand_in(one, crafted) for one in outcomes),
         left_out=probes.left_out,
         serial=state.serial,
+        beyond=() if edges else probes.beyond,
     )
 
 
@@ -242,7 +256,9 @@ def _craft(
     wanted = {
         (one.presented, one.caller)
         for one in probes
-        if one.caller and (one.presented is not Presented.DELIVERED or applied.has_no_key(one.caller))
+        if one.caller
+        and not one.caller.is_outside
+        and (one.presented is not Presented.DELIVERED or applied.has_no_key(one.caller))
     }
     crafted: Crafted = {}
     for kind, caller in wanted:
@@ -256,6 +272,28 @@ def _craft(
             return crafted | _sign_probes(writer, state, signed, workspace)
     except (SealedKeyError, StateLocked, PreflightError) as error:
         return crafted | {one: NotProbed(reason=error.message) for one in signed}
+
+
+def _imitated_from_outside(inventory: Inventory, probes: Sequence[Probe], workspace: Workspace) -> Crafted:
+    """Certificates that say what those of callers from outside say, by whom nobody vouches."""
+    wanted = {one.caller for one in probes if one.caller is not None and one.caller.is_outside}
+    if not wanted:
+        return {}
+    crafted: Crafted = {}
+    for service in inventory.services.values():
+        for listener in service.listeners:
+            for outsider in listener.outsiders:
+                caller = InstanceId(outsider.name, OUTSIDE)
+                if caller in wanted:
+                    made = craft_foreign_outsider(
+                        inventory.certificates[outsider.certificates[0]].der,
+                        min(one.subject for one in outside_members(outsider) if one.name)
+                        if outsider.identities
+                        else f"CN={outsider.name}",
+                        now=workspace.clock(),
+                    )
+                    crafted[Presented.FOREIGN_CA, caller] = Identity(chain=made.chain, key=made.key)
+    return crafted
 
 
 def _foreign(store: StateReader, state: State, caller: InstanceId, workspace: Workspace) -> Identity:

@@ -42,11 +42,14 @@ class Workspace:
         return {name: folder.runtime for name, folder in self.catalog.items()}
 
     def load(self) -> LoadedInventory:
-        """The inventory with its certificate requests checked; raises InventoryError with every problem in it."""
+        """The inventory; raises InventoryError with every problem in it, its requests and certificates included."""
         from mtlsctl.inventory import load_inventory
+        from mtlsctl.operations.outside import refuse_unfit
         from mtlsctl.operations.requests import check_requests
 
-        return check_requests(load_inventory(self.inventory_path, self.runtimes, root=self.project.root))
+        loaded = check_requests(load_inventory(self.inventory_path, self.runtimes, root=self.project.root))
+        refuse_unfit(loaded.inventory)
+        return loaded
 
     @contextmanager
     def store(self, estate: str | None) -> Iterator[StateStore]:

@@ -119,7 +119,11 @@ def expected_bundles(recipe: Recipe) -> dict[str, frozenset[TrustAnchor]]:
         for served in recipe.listeners
         if served.policy.anchors and served.client_certificate is not ClientCertificate.NONE
     }
-    servers = {f"servers/{bundle_name(callee.listener)}.pem": callee.policy.anchors for callee in recipe.callees}
+    servers = {
+        f"servers/{bundle_name(callee.listener)}.pem": callee.policy.anchors
+        for callee in recipe.callees
+        if not callee.believes_system
+    }
     return clients | servers
 
 

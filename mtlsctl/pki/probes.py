@@ -188,6 +188,30 @@ def craft_foreign(imitating: bytes, *, now: datetime) -> CraftedCertificate:
     return CraftedCertificate(chain=to_pem(ders), key=private_pem(leaf_key))
 
 
+def craft_foreign_outsider(authority: bytes, subject: str, *, now: datetime) -> CraftedCertificate:
+    """A leaf with this subject (RFC 4514) that names a CA from outside (DER) as its issuer, which never signed it.
+
+    Name and key identifier of the issuer are those of the CA, a false one of which follows in the chain.
+    """
+    model = parse_certificate(authority)
+    authority_key, leaf_key = ec.generate_private_key(ec.SECP256R1()), generate_key(PROBE_KEY)
+    validity = (now - BACKDATED, now + PROBE_LIFETIME - BACKDATED)
+    identifier = x509.AuthorityKeyIdentifier(model.subject_key_identifier, None, None)
+    false_authority = _foreign_authority(model.subject, identifier, authority_key, validity)
+    name = x509.Name.from_rfc4514_string(subject)
+    leaf = _builder(name, model.subject, leaf_key.public_key(), validity).serial_number(random_serial())
+    usages = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
+    for value, critical in (
+        (x509.BasicConstraints(ca=False, path_length=None), True),
+        (x509.ExtendedKeyUsage(usages), False),
+        (x509.SubjectKeyIdentifier.from_public_key(leaf_key.public_key()), False),
+        (identifier, False),
+    ):
+        leaf = leaf.add_extension(value, critical)
+    ders = [one.public_bytes(Encoding.DER) for one in (leaf.sign(authority_key, hashes.SHA256()), false_authority)]
+    return CraftedCertificate(chain=to_pem(ders), key=private_pem(leaf_key))
+
+
 def _imitated(value: x509.ExtensionType, usages: x509.ExtendedKeyUsage, key: PrivateKey) -> x509.ExtensionType:
     match value:
         case x509.ExtendedKeyUsage():

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from mtlsctl.model.plan import AccessChange, Op, ServiceChange
-from mtlsctl.model.topology import ANYBODY, ClientCertificate, Edge, ListenerId
+from mtlsctl.model.plan import AccessChange, Op, OutsideGrant, ServiceChange
+from mtlsctl.model.topology import ANYBODY, ClientCertificate, Edge, ListenerId, outside
+from mtlsctl.model.trust import EVERYBODY, OutsideAnchor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from mtlsctl.model.diagnostic import Span
     from mtlsctl.model.release import Callee, Recipe, ServedListener
-    from mtlsctl.model.topology import InstanceId, Inventory
+    from mtlsctl.model.topology import InstanceId, Inventory, Outsider
+    from mtlsctl.model.trust import PeerPolicy
 
 
 SERVED_NAMES = "served names: "
@@ -42,7 +44,60 @@ def access_changes(inventory: Inventory, live: Mapping[InstanceId, Recipe]) -> t
         for edge, port in sorted(somewhere.items())
         if edge not in declared
     ]
-    return (*added, *removed)
+    return (*added, *removed, *_outside_changes(inventory, live, ports))
+
+
+def _outside_changes(
+    inventory: Inventory, live: Mapping[InstanceId, Recipe], ports: Mapping[ListenerId, int]
+) -> Iterator[AccessChange]:
+    """Callers from outside that are let in from now on, or no more, or by other certificates or identities."""
+    somewhere, nowhere = _live_grants(live)
+    declared = {
+        Edge(outsider.name, ListenerId(service.name, listener.name)): outsider
+        for service in inventory.services.values()
+        for listener in service.listeners
+        for outsider in listener.outsiders
+    }
+    for edge, outsider in declared.items():
+        grant, before = grant_of(outsider), somewhere.get(edge)
+        if before is None:
+            yield AccessChange(Op.ADD, edge, ports[edge.listener], outsider.span, outside=grant)
+        elif before[1] != {grant} or edge in nowhere:
+            reason = "by other certificates or identities"
+            yield AccessChange(Op.CHANGE, edge, ports[edge.listener], outsider.span, reason, grant)
+    for edge, (port, grants) in sorted(somewhere.items()):
+        if edge not in declared:
+            yield AccessChange(Op.REMOVE, edge, port, *_end_of(edge, inventory), max(grants, key=str))
+
+
+def grant_of(outsider: Outsider) -> OutsideGrant:
+    return OutsideGrant(outsider.certificates, outsider.identities)
+
+
+def _live_grants(live: Mapping[InstanceId, Recipe]) -> tuple[dict[Edge, tuple[int, set[OutsideGrant]]], set[Edge]]:
+    """By what outsiders are let in now, with the port; and those whom another instance does not let in."""
+    somewhere: dict[Edge, tuple[int, set[OutsideGrant]]] = {}
+    doors: dict[ListenerId, list[frozenset[str]]] = defaultdict(list)
+    for instance, recipe in live.items():
+        for served in recipe.listeners:
+            door = ListenerId(instance.service, served.name)
+            doors[door].append(served.policy.outsiders)
+            for name in served.policy.outsiders:
+                _, grants = somewhere.setdefault(Edge(name, door), (served.sockets[0].port, set()))
+                grants.add(_granted(served.policy, name))
+    missing = {edge for edge in somewhere if any(edge.caller not in names for names in doors[edge.listener])}
+    return somewhere, missing
+
+
+def _granted(policy: PeerPolicy, name: str) -> OutsideGrant:
+    """By what a policy lets in the outsider of this name."""
+    found = [
+        (anchor.sha256, identity)
+        for anchor, identity in policy.implied_members
+        if isinstance(anchor, OutsideAnchor) and anchor.name == name
+    ]
+    anchors, identities = sorted({one for one, _ in found}), {one for _, one in found}
+    return OutsideGrant(tuple(anchors), None if EVERYBODY in identities else tuple(sorted(identities)))
 
 
 def _open_doors(inventory: Inventory) -> Iterator[tuple[Edge, Span | None]]:
@@ -74,7 +129,7 @@ def _live_edges(live: Mapping[InstanceId, Recipe]) -> tuple[dict[Edge, int], set
         for served in recipe.listeners:
             door = ListenerId(instance.service, served.name)
             is_open = served.client_certificate is not ClientCertificate.REQUIRED
-            for caller in (*served.callers, *([ANYBODY] if is_open else [])):
+            for caller in (*_services_among(served), *([ANYBODY] if is_open else [])):
                 somewhere[Edge(caller, door)] = served.sockets[0].port
                 edges.add(Edge(caller, door))
         doors[instance.service].append(edges)
@@ -82,6 +137,11 @@ def _live_edges(live: Mapping[InstanceId, Recipe]) -> tuple[dict[Edge, int], set
         edge for sets in doors.values() for edge in set[Edge]().union(*sets).difference(sets[0].intersection(*sets))
     }
     return somewhere, missing
+
+
+def _services_among(served: ServedListener) -> Iterator[str]:
+    beyond = served.policy.outsiders
+    return (caller for caller in served.callers if caller not in beyond)
 
 
 def service_changes(
@@ -113,14 +173,34 @@ def _first_details(recipe: Recipe) -> Iterator[str]:
     if not recipe.holds_key:
         yield HANDED_BACK
     for served in recipe.listeners:
-        callers = ", ".join(served.callers) or "nobody"
+        callers = ", ".join(_shown_callers(served)) or "nobody"
         asks = served.client_certificate
         more = "" if asks is ClientCertificate.REQUIRED else f", client certificate {asks}"
         forward = served.forward_identity
         more += f", identity forwarded as {forward}" if forward else ""
         yield f"{_door(served)}: callers {callers}{more}"
     if recipe.callees:
-        yield "calls " + ", ".join(str(callee.listener) for callee in recipe.callees)
+        yield "calls " + ", ".join(map(_shown_callee, recipe.callees))
+
+
+def _shown_callers(served: ServedListener) -> list[str]:
+    """The callers, of outsiders by whom they are known."""
+    return [
+        f"{outside(caller)}{_shown_grant(_granted(served.policy, caller))}"
+        if caller in served.policy.outsiders
+        else caller
+        for caller in served.callers
+    ]
+
+
+def _shown_grant(grant: OutsideGrant) -> str:
+    if grant.identities is None:
+        return ", everybody of its CA"
+    return " as " + " or ".join(f"`{one}`" for one in grant.identities)
+
+
+def _shown_callee(callee: Callee) -> str:
+    return outside(callee.listener.service) if callee.is_outside else str(callee.listener)
 
 
 def _details(old: Recipe, new: Recipe) -> Iterator[str]:
@@ -170,8 +250,10 @@ def _door_details(old: ServedListener, new: ServedListener) -> Iterator[str]:
         yield f"port {_ports(old)} -> {_ports(new)}"
     if old.callers != new.callers:
         yield "callers: " + _signed(set(old.callers), set(new.callers))
-    if old.policy != new.policy:
+    if old.policy.anchors != new.policy.anchors:
         yield "trusts: " + _signed(set(map(str, old.policy.anchors)), set(map(str, new.policy.anchors)))
+    if (before := _let_in_besides(old.policy)) != (after := _let_in_besides(new.policy)):
+        yield "lets in: " + _signed(before, after)
     if old.client_certificate != new.client_certificate:
         yield f"client certificate {old.client_certificate} -> {new.client_certificate}"
     if old.forward_identity != new.forward_identity:
@@ -181,9 +263,20 @@ def _door_details(old: ServedListener, new: ServedListener) -> Iterator[str]:
         yield f"TLS {'+'.join(old.protocols)} -> {'+'.join(new.protocols)}"
 
 
+def _let_in_besides(policy: PeerPolicy) -> set[str]:
+    """Who is let in besides the callers that have names of their own in the inventory."""
+    found = set()
+    for anchor, name in policy.implied_members:
+        if isinstance(anchor, OutsideAnchor):
+            found.add(outside(anchor.name) if name == EVERYBODY else f"{outside(anchor.name)} as `{name}`")
+        elif name == EVERYBODY:
+            found.add("every member of the shared CA")
+    return found
+
+
 def _callee_details(old: Recipe, new: Recipe) -> Iterator[str]:
-    before = {str(callee.listener): callee for callee in old.callees}
-    after = {str(callee.listener): callee for callee in new.callees}
+    before = {_shown_callee(callee): callee for callee in old.callees}
+    after = {_shown_callee(callee): callee for callee in new.callees}
     if before.keys() != after.keys():
         yield "calls: " + _signed(set(before), set(after))
     for name in sorted(before.keys() & after.keys()):
@@ -199,8 +292,12 @@ def _call_details(name: str, old: Callee, new: Callee) -> Iterator[str]:
         yield f"{name} is shown {'a certificate' if new.asks else 'no certificate'}"
     if old.server_name != new.server_name:
         yield f"{name} checked as {old.server_name} -> {new.server_name}"
-    if old.policy != new.policy:
-        yield f"believes {name}: " + _signed(set(map(str, old.policy.anchors)), set(map(str, new.policy.anchors)))
+    if old.policy != new.policy or old.believes_system != new.believes_system:
+        yield f"believes {name}: " + _signed(_believed(old), _believed(new))
+
+
+def _believed(callee: Callee) -> set[str]:
+    return {"what its machine believes"} if callee.believes_system else set(map(str, callee.policy.anchors))
 
 
 def _door(served: ServedListener) -> str:

@@ -71,9 +71,16 @@ def calls_by_service(inventory: Inventory) -> dict[str, list[tuple[Service, List
     return calls
 
 
-def usages_of(service: Service, called: list[tuple[Service, Listener]]) -> frozenset[KeyUsage]:
+def callers_of_servers_outside(inventory: Inventory) -> frozenset[str]:
+    """The services that call a server outside the estate, which may ask for a certificate at any time."""
+    return frozenset([caller.service for server in inventory.external_servers for caller in server.callers])
+
+
+def usages_of(
+    service: Service, called: list[tuple[Service, Listener]], *, calls_outside: bool = False
+) -> frozenset[KeyUsage]:
     """Listens: serverAuth. Calls a listener that asks for a certificate, or does not listen at all: clientAuth."""
-    shows = any(listener.client_certificate is not ClientCertificate.NONE for _, listener in called)
+    shows = calls_outside or any(listener.client_certificate is not ClientCertificate.NONE for _, listener in called)
     if not service.listeners:
         return CLIENT_ONLY
     return BOTH if shows else SERVER_ONLY
@@ -85,7 +92,7 @@ def names_still_checked(inventory: Inventory, state: State) -> dict[str, set[str
     checked: dict[str, set[str]] = defaultdict(set)
     for instance, live in state.live.items():
         for callee in live.recipe.callees:
-            if (instance.service, callee.listener) in declared:
+            if (instance.service, callee.listener) in declared and not callee.is_outside:
                 checked[callee.listener.service].add(callee.server_name)
     return checked
 

@@ -14,10 +14,12 @@ from mtlsctl.model.plan import TIME_CAUSED, AuthorityChange, CertificateChange, 
 from mtlsctl.model.release import canonical_digest
 from mtlsctl.model.runtime import Reload, reload_of
 from mtlsctl.model.topology import DirectoryHost, TrustModel
+from mtlsctl.model.trust import NOTHING_OUTSIDE
 from mtlsctl.planner.diff import SERVED_NAMES, access_changes, service_changes
 from mtlsctl.planner.identities import (
     Wanted,
     addresses_of,
+    callers_of_servers_outside,
     calls_by_service,
     names_still_checked,
     usages_of,
@@ -30,6 +32,7 @@ from mtlsctl.planner.lifecycle import (
     keys_to_destroy,
     newest_credentials,
 )
+from mtlsctl.planner.outside import Scene, outside_findings, outside_risks
 from mtlsctl.planner.refactoring import refactored
 from mtlsctl.planner.safety import (
     budget_findings,
@@ -55,16 +58,24 @@ if TYPE_CHECKING:
     from mtlsctl.model.runtime import Runtime
     from mtlsctl.model.state import State
     from mtlsctl.model.topology import InstanceId, Inventory, Listener, Service
-    from mtlsctl.model.trust import TrustAnchor
+    from mtlsctl.model.trust import OutsideFacts, TrustAnchor
     from mtlsctl.planner.lifecycle import AuthorityDecision, CredentialDecision
 
 _NUMBER = re.compile(r"(?<= CA) g[0-9]+|(?<=[a-z0-9])#[0-9]+")
 
 
-def make_plan(inventory: Inventory, state: State, runtimes: Mapping[str, Runtime], now: datetime) -> Plan:
+def make_plan(
+    inventory: Inventory,
+    state: State,
+    runtimes: Mapping[str, Runtime],
+    now: datetime,
+    outside: Mapping[str, OutsideFacts] = NOTHING_OUTSIDE,
+) -> Plan:
     """All that an apply of this inventory to this state would do at this moment.
 
     Pure: no clock, no randomness, no IO, no key. What cannot be enforced or done is in `refusals`, never left out.
+    `outside` says what each certificate from outside holds that the inventory or something live names, by its SHA-256;
+    raises KeyError for one that is missing.
     """
     done = refactored(inventory, state)
     state = done.state
@@ -72,7 +83,16 @@ def make_plan(inventory: Inventory, state: State, runtimes: Mapping[str, Runtime
     caused = course if not course.is_due else _chart(inventory, state, runtimes, now, renew=False)
     live = _live_recipes(state)
     access = access_changes(inventory, live)
-    findings = sorted((*done.findings, *_findings(inventory, state, runtimes, course, live)), key=lambda one: one.order)
+    scene = Scene(
+        inventory=inventory,
+        runtimes=runtimes,
+        live=live,
+        desired=course.desired,
+        steps=course.steps,
+        facts=outside,
+        now=now,
+    )
+    findings = sorted((*done.findings, *_findings(scene, state, course)), key=lambda one: one.order)
     plan = Plan(
         estate=inventory.name,
         lineage=state.lineage,
@@ -85,6 +105,7 @@ def make_plan(inventory: Inventory, state: State, runtimes: Mapping[str, Runtime
         risks=(
             *opening_risks(access),
             *done.risks,
+            *outside_risks(scene, _to_be_shown(course), state),
             *placement_risks(inventory, live, course.desired),
             *restart_risks(inventory, course.steps),
             *owner_risks(inventory, state),
@@ -219,10 +240,11 @@ def _decide_credentials(
     *,
     renew: bool,
 ) -> dict[InstanceId, CredentialDecision]:
-    newest = newest_credentials(state)
+    newest, calling_outside = newest_credentials(state), callers_of_servers_outside(inventory)
     decisions: dict[InstanceId, CredentialDecision] = {}
     for service in inventory.services.values():
-        (authority, ends), usages = _issuer_of(service, authorities), usages_of(service, calls.get(service.name, []))
+        authority, ends = _issuer_of(service, authorities)
+        usages = usages_of(service, calls.get(service.name, []), calls_outside=service.name in calling_outside)
         for instance in service.instances:
             wanted = Wanted(
                 instance=instance,
@@ -287,19 +309,25 @@ def _has_new_face(decision: CredentialDecision, live: Mapping[InstanceId, Recipe
     )
 
 
-def _findings(
-    inventory: Inventory,
-    state: State,
-    runtimes: Mapping[str, Runtime],
-    course: _Course,
-    live: Mapping[InstanceId, Recipe],
-) -> Iterator[Diagnostic]:
+def _to_be_shown(course: _Course) -> dict[InstanceId, TrustAnchor]:
+    """What vouches for the leaf that each instance is to show."""
+    profiles = (
+        (instance, one.profile or (one.before.profile if one.before else None))
+        for instance, one in course.credentials.items()
+    )
+    return {instance: profile.anchor for instance, profile in profiles if profile is not None}
+
+
+def _findings(scene: Scene, state: State, course: _Course) -> Iterator[Diagnostic]:
+    inventory, runtimes, live = scene.inventory, scene.runtimes, scene.live
     models = {service.name: service.trust for service in inventory.services.values()}
     for service in inventory.services.values():
         callees = (called.name for called, _ in course.calls.get(service.name, ()))
         yield from enforcement_refusals(service, runtimes[service.runtime], callees, models)
     for name, recipe in _widest(inventory, course).items():
-        yield from budget_findings(state.estate, recipe, inventory.services[name].span)
+        yield from budget_findings(state.estate, recipe, inventory.services[name].span, scene.facts)
+    if scene.is_concerned:
+        yield from outside_findings(scene)
     yield from process_refusals(inventory, course.desired)
     yield from change_refusals(inventory, runtimes, live, course.desired)
     yield from port_refusals(inventory, live, course.steps)
@@ -397,6 +425,8 @@ def _fingerprint(plan: Plan) -> str:
     }
     if plan.is_refactoring:
         causes["hosts"] = [[one.old, one.new] for one in plan.moves] + [[one.host] for one in plan.abandonments]
+    if beyond := _outside_causes(plan.access):
+        causes["outside"] = beyond
     ordered = {kind: sorted(found) for kind, found in causes.items()}  # each begins with what it is about, once
     digest = canonical_digest([plan.estate, plan.lineage, ordered])
     return f"mp1:{digest[:4]}-{digest[4:8]}-{digest[8:12]}"
@@ -405,9 +435,15 @@ def _fingerprint(plan: Plan) -> str:
 def _access_causes(changes: Iterable[AccessChange]) -> list[list[Any]]:
     """A row for each listener, with its callers."""
     doors: dict[tuple[Any, ...], list[str]] = defaultdict(list)
-    for op, edge, port, *_ in changes:
-        doors[edge.listener, port, op].append(edge.caller)
+    for one in changes:
+        if one.outside is None:
+            doors[one.edge.listener, one.port, one.op].append(one.edge.caller)
     return [[*door, sorted(callers)] for door, callers in doors.items()]
+
+
+def _outside_causes(changes: Iterable[AccessChange]) -> list[list[Any]]:
+    """A row for each caller from outside, with what lets it in."""
+    return [[one.edge.listener, one.port, one.op, one.edge.caller, *one.outside] for one in changes if one.outside]
 
 
 def _authority_cause(change: AuthorityChange) -> list[Any]:

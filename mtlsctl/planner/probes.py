@@ -10,8 +10,18 @@ from typing import TYPE_CHECKING
 from mtlsctl.model.credential import KeyUsage
 from mtlsctl.model.probe import Expectation, Presented, Probe
 from mtlsctl.model.release import Endpoint
-from mtlsctl.model.topology import Authorize, ClientCertificate, InstanceId, ListenerId, TrustModel
-from mtlsctl.planner.identities import calls_by_service, usages_of
+from mtlsctl.model.topology import (
+    MAIN,
+    OUTSIDE,
+    Authorize,
+    ClientCertificate,
+    Edge,
+    InstanceId,
+    ListenerId,
+    TrustModel,
+    outside,
+)
+from mtlsctl.planner.identities import callers_of_servers_outside, calls_by_service, usages_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -31,28 +41,51 @@ PROTOCOLS = ("1.2", "1.3")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbePlan:
-    """The probes to make, declared calls first; `left_out` says how many forbidden ones the sample leaves out."""
+    """The probes to make, declared calls first; `left_out` says how many forbidden ones the sample leaves out.
+
+    `beyond` are declared calls that cannot be tried: from outside, as somebody else has the key, and to the outside,
+    as the server is somebody else's.
+    """
 
     probes: tuple[Probe, ...]
     left_out: int = 0
+    beyond: tuple[Edge, ...] = ()
 
 
 def make_probes(inventory: Inventory, *, quick: bool = False, at_most: int = ALL_PAIRS) -> ProbePlan:
     """Declared callers, every undeclared service, no certificate, a foreign CA, expired, wrong usage; each protocol.
 
     Where a listener lets anybody in, no certificate is to get in too; at one that asks for none nothing else can be
-    told apart, so nobody but the declared callers is tried there. And once for each listener of an instance, never
-    left out: HTTP without TLS, what it shows before it knows who calls, and each protocol version that is not
+    told apart, so nobody but the declared callers is tried there. A caller from outside is imitated by name, since its
+    key is not ours. And once for each listener of an instance, never left out: HTTP without TLS, what it shows before
+    it knows who calls, and each protocol version that is not
     declared. With `quick` no crafted certificates.
     """
     kinds = QUICK if quick else CRAFTED
     clients = _clients(inventory)
     allowed = [probe for door in _doors(inventory) for probe in _declared(inventory, door, clients)]
     once = [probe for door in _doors(inventory) for probe in _once(door)]
+    once += [] if quick else [probe for door in _doors(inventory) for probe in _imitations(door)]
     refused = list(_refused(inventory, kinds))
     total = sum(len(one) for one in refused)
     sample = tuple(_every(_stride(refused, room=max(at_most - len(allowed) - len(once), len(kinds))), refused))
-    return ProbePlan(probes=(*allowed, *once, *sample), left_out=total - len(sample))
+    return ProbePlan(probes=(*allowed, *once, *sample), left_out=total - len(sample), beyond=tuple(_beyond(inventory)))
+
+
+def _beyond(inventory: Inventory) -> Iterator[Edge]:
+    for service in inventory.services.values():
+        for listener in service.listeners:
+            for outsider in listener.outsiders:
+                yield Edge(outside(outsider.name), ListenerId(service.name, listener.name))
+    for server in inventory.external_servers:
+        for caller in server.callers:
+            yield Edge(caller.service, ListenerId(outside(server.name), MAIN))
+
+
+def _imitations(door: _Door) -> Iterator[Probe]:
+    """Who looks like a caller from outside, and is not of its CA."""
+    for outsider in door.listener.outsiders:
+        yield _probe(door, Presented.FOREIGN_CA, InstanceId(outsider.name, OUTSIDE), Expectation.REFUSED)
 
 
 def _stride(refused: Iterable[_Refused], *, room: int) -> int:
@@ -95,11 +128,12 @@ def _doors(inventory: Inventory) -> Iterator[_Door]:
 
 def _clients(inventory: Inventory) -> frozenset[str]:
     """The services whose certificates are for clients."""
-    calls = calls_by_service(inventory)
+    calls, calling_outside = calls_by_service(inventory), callers_of_servers_outside(inventory)
     return frozenset(
         service.name
         for service in inventory.services.values()
-        if KeyUsage.CLIENT_AUTH in usages_of(service, calls.get(service.name, []))
+        if KeyUsage.CLIENT_AUTH
+        in usages_of(service, calls.get(service.name, []), calls_outside=service.name in calling_outside)
     )
 
 

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from mtlsctl.model.diagnostic import Diagnostic, Severity
 from mtlsctl.model.plan import Op, Risk
 from mtlsctl.model.topology import ANYBODY, Authorize, ClientCertificate, InstanceId, TrustModel
-from mtlsctl.model.trust import NAME_BYTES_LIMIT, NAME_BYTES_WARN, common_name_of, name_bytes
+from mtlsctl.model.trust import (
+    NAME_BYTES_LIMIT,
+    NAME_BYTES_WARN,
+    NOTHING_OUTSIDE,
+    OutsideAnchor,
+    common_name_of,
+    name_bytes,
+)
 from mtlsctl.planner.lifecycle import newest_credentials
 
 if TYPE_CHECKING:
@@ -20,6 +27,7 @@ if TYPE_CHECKING:
     from mtlsctl.model.runtime import Runtime
     from mtlsctl.model.state import State
     from mtlsctl.model.topology import Inventory, Listener, ProcessId, Service
+    from mtlsctl.model.trust import OutsideFacts
 
 CANNOT_ENFORCE = "M2001"
 ONE_STORE = "M2002"
@@ -172,12 +180,19 @@ def _refusal(code: str, service: Service, message: str) -> Diagnostic:
     return Diagnostic(code=code, message=message, span=service.span, help="use a runtime that can enforce it")
 
 
-def budget_findings(estate: str, recipe: Recipe, span: Span | None) -> Iterator[Diagnostic]:
+def budget_findings(
+    estate: str, recipe: Recipe, span: Span | None, outside: Mapping[str, OutsideFacts] = NOTHING_OUTSIDE
+) -> Iterator[Diagnostic]:
     """CA names are sent to every caller: above 30,000 bytes a Java caller may fail, above 64,000 everyone does."""
     for served in recipe.listeners:
-        if len(served.policy.anchors) <= ALWAYS_FIT:
+        if len(served.policy.anchors) <= ALWAYS_FIT and not served.policy.outsiders:
             continue
-        total = sum(name_bytes(common_name_of(estate, anchor)) for anchor in served.policy.anchors)
+        total = sum(
+            outside[anchor.sha256].name_bytes
+            if isinstance(anchor, OutsideAnchor)
+            else name_bytes(common_name_of(estate, anchor))
+            for anchor in served.policy.anchors
+        )
         if total > NAME_BYTES_WARN:
             too_much = total > NAME_BYTES_LIMIT
             yield Diagnostic(

@@ -8,6 +8,8 @@ from mtlsctl.model.credential import SHARED
 from mtlsctl.model.release import Callee, Endpoint, Recipe, ServedListener, Socket
 from mtlsctl.model.runtime import ProcessScope
 from mtlsctl.model.topology import (
+    MAIN,
+    OUTSIDE,
     Authorize,
     Bind,
     ClientCertificate,
@@ -16,14 +18,14 @@ from mtlsctl.model.topology import (
     ProcessId,
     TrustModel,
 )
-from mtlsctl.model.trust import NOBODY, Member, PeerPolicy
+from mtlsctl.model.trust import EVERYBODY, NOBODY, Member, OutsideAnchor, PeerPolicy, policy_of, vouched_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterator, Mapping
 
     from mtlsctl.model.runtime import Runtime
     from mtlsctl.model.state import State
-    from mtlsctl.model.topology import Host, Inventory, Listener, Service
+    from mtlsctl.model.topology import ExternalServer, Host, Inventory, Listener, Outsider, Service
     from mtlsctl.model.trust import TrustAnchor
     from mtlsctl.planner.lifecycle import AuthorityDecision, CredentialDecision
 
@@ -59,29 +61,41 @@ def anchors_by_service(
 
 def served_listener(listener: Listener, host: Host, anchors_of: Mapping[str, frozenset[TrustAnchor]]) -> ServedListener:
     """A door as it is to be: it trusts the anchors of each declared caller and nothing else."""
-    callers = tuple(sorted([caller.service for caller in listener.callers]))
+    callers = [caller.service for caller in listener.callers]
+    callers += [outsider.name for outsider in listener.outsiders]
     asks = listener.client_certificate is not ClientCertificate.NONE
     return ServedListener(
         name=listener.name,
         sockets=(Socket(host.address if listener.bind is Bind.HOST else None, listener.port),),
         client_certificate=listener.client_certificate,
         protocols=listener.protocols,
-        callers=callers,
-        policy=callers_policy(callers, listener.authorize, anchors_of) if asks else NOBODY,
+        callers=tuple(sorted(callers)),
+        policy=callers_policy(listener, anchors_of) if asks else NOBODY,
         forward_identity=listener.forward_identity,
     )
 
 
-def callers_policy(
-    callers: Iterable[str], authorize: Authorize, anchors_of: Mapping[str, frozenset[TrustAnchor]]
-) -> PeerPolicy:
-    """The anchors of these services; and who is let in under them by name, where one of them vouches for others too."""
-    anchors = frozenset([anchor for caller in callers for anchor in anchors_of[caller]])
-    policy = PeerPolicy(anchors=anchors)
-    if not anchors or authorize is Authorize.ANY_MEMBER or policy.implied_members is not None:
-        return policy
-    members = [Member(anchor, caller) for caller in callers for anchor in anchors_of[caller]]
-    return PeerPolicy(anchors=anchors, members=frozenset(members))
+def callers_policy(listener: Listener, anchors_of: Mapping[str, frozenset[TrustAnchor]]) -> PeerPolicy:
+    """The anchors of the callers; and who is let in under them by name, where one of them vouches for others too."""
+    takes_members = listener.authorize is Authorize.ANY_MEMBER
+    anchors = frozenset([anchor for caller in listener.callers for anchor in anchors_of[caller.service]])
+    if not listener.outsiders and (takes_members or EVERYBODY not in map(vouched_for, anchors)):
+        return PeerPolicy(anchors=anchors)
+    members = [
+        Member(anchor, vouched_for(anchor) if takes_members else caller.service)
+        for caller in listener.callers
+        for anchor in anchors_of[caller.service]
+    ]
+    members += [one for outsider in listener.outsiders for one in outside_members(outsider)]
+    return policy_of(members)
+
+
+def outside_members(outsider: Outsider) -> Iterator[Member]:
+    """Each identity under each of the certificates; everybody under them where no identity is asked for."""
+    for sha256 in outsider.certificates:
+        anchor = OutsideAnchor(outsider.name, sha256)
+        identities = (EVERYBODY,) if outsider.identities is None else outsider.identities
+        yield from (Member(anchor, identity) for identity in identities)
 
 
 def callee_of(
@@ -98,6 +112,27 @@ def callee_of(
     )
 
 
+def external_callee(server: ExternalServer) -> Callee:
+    """A server outside the estate as its callers are to see it."""
+    return Callee(
+        listener=ListenerId(server.name, MAIN),
+        endpoints=(Endpoint(InstanceId(server.name, OUTSIDE), server.host, server.port),),
+        server_name=server.host,
+        policy=PeerPolicy(anchors=frozenset([OutsideAnchor(server.name, one) for one in server.certificates])),
+        believes_system=not server.certificates,
+    )
+
+
+def _external_callees(inventory: Inventory) -> dict[str, list[Callee]]:
+    """By service the servers outside the estate that it calls."""
+    found: dict[str, list[Callee]] = {}
+    for server in inventory.external_servers:
+        callee = external_callee(server)
+        for caller in server.callers:
+            found.setdefault(caller.service, []).append(callee)
+    return found
+
+
 def desired_recipes(
     inventory: Inventory,
     runtimes: Mapping[str, Runtime],
@@ -112,10 +147,13 @@ def desired_recipes(
         for service in inventory.services.values()
         for listener in service.listeners
     }
+    beyond = _external_callees(inventory)
     recipes: dict[InstanceId, Recipe] = {}
     for service in inventory.services.values():
         runtime = runtimes[service.runtime]
-        callees = tuple([seen[called.name, door.name] for called, door in calls.get(service.name, ())])
+        callees = [seen[called.name, door.name] for called, door in calls.get(service.name, ())]
+        if service.name in beyond:
+            callees = sorted([*callees, *beyond[service.name]], key=lambda callee: callee.listener)
         for instance in service.instances:
             host = inventory.hosts[instance.host]
             decision = credentials[instance]
@@ -129,7 +167,7 @@ def desired_recipes(
                 credential=decision.id,
                 server_names=decision.presented_names,
                 listeners=tuple(sorted(listeners, key=lambda served: served.name)),
-                callees=callees,
+                callees=tuple(callees),
                 settings=service.settings,
                 holds_key=runtime.needs_key or not service.requests,
             )

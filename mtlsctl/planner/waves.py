@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from mtlsctl.model.plan import Step, StepId, Wave
 from mtlsctl.model.topology import ClientCertificate
-from mtlsctl.model.trust import NOBODY, Member, PeerPolicy, TrustAnchor
+from mtlsctl.model.trust import NOBODY, Member, PeerPolicy, TrustAnchor, policy_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -71,7 +71,7 @@ def _widened_listener(
     """The union of both; `presented` lets in what declared callers still show, also at a new instance."""
     asks = new.client_certificate is not ClientCertificate.NONE
     shown = [Member(anchor, caller) for caller in new.callers for anchor in presented.get(caller, ())] if asks else []
-    policy = _widened(new.policy, _policy_for(shown))
+    policy = _widened(new.policy, policy_of(shown))
     if old is None:
         return new if policy == new.policy else replace(new, policy=policy)
     loosest = max(old.client_certificate, new.client_certificate, key=LOOSENESS.__getitem__)
@@ -86,23 +86,11 @@ def _widened_listener(
     )
 
 
-def _policy_for(members: Iterable[Member]) -> PeerPolicy:
-    """Just these, by name."""
-    named = frozenset(members)
-    return PeerPolicy(anchors=frozenset([one.anchor for one in named]), members=named)
-
-
 def _widened(policy: PeerPolicy, other: PeerPolicy) -> PeerPolicy:
     """Whoever one of the two lets in. Names are kept as long as an anchor needs them."""
-    anchors = policy.anchors | other.anchors
-    if anchors == policy.anchors and policy.members is None:
+    if other.anchors <= policy.anchors and policy.members is None:
         return policy
-    mine, others = policy.implied_members, other.implied_members
-    if mine is None or others is None:
-        return PeerPolicy(anchors=anchors)
-    alone = PeerPolicy(anchors=anchors)
-    members = mine | others
-    return alone if alone.implied_members == members else PeerPolicy(anchors=anchors, members=members)
+    return policy_of(policy.implied_members | other.implied_members)
 
 
 def _widened_callees(
@@ -119,6 +107,9 @@ def _widened_callees(
 def _widened_callee(
     old: Callee | None, new: Callee, presented: Mapping[str, frozenset[TrustAnchor]], *, dial_new_ports: bool
 ) -> Callee:
+    if new.is_outside:
+        # Nothing there waits for us, and no two ways to believe it go together: it changes in one switch.
+        return new if old is None or dial_new_ports else old
     anchors = new.policy.anchors | presented.get(new.listener.service, frozenset())
     if old is None:
         return new if anchors == new.policy.anchors else replace(new, policy=PeerPolicy(anchors=anchors))

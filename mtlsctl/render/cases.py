@@ -16,7 +16,7 @@ from mtlsctl.model.diagnostic import Diagnostic, Span
 from mtlsctl.model.release import recipe_from_json
 from mtlsctl.model.secret import Secret
 from mtlsctl.model.topology import ProcessId
-from mtlsctl.model.trust import common_name_of
+from mtlsctl.model.trust import OutsideAnchor, common_name_of
 from mtlsctl.render import codes
 from mtlsctl.render.process import render_pointer
 from mtlsctl.render.release import Material, fill, render_secret_files
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mtlsctl.model.release import Recipe
+    from mtlsctl.model.trust import TrustAnchor
     from mtlsctl.render.catalog import RuntimeFolder
 
 
@@ -47,8 +48,12 @@ def made_up_material(recipe: Recipe) -> Material:
         certificate_sha256=hashlib.sha256(chain[0]).hexdigest(),
         spki_sha256=hashlib.sha256(f"key {recipe.credential}".encode()).hexdigest(),
         anchors={anchor: str(anchor).encode() for anchor in anchors},
-        subjects={anchor: f"CN={common_name_of('calendar', anchor)}" for anchor in anchors},
+        subjects={anchor: _made_up_subject(anchor) for anchor in anchors},
     )
+
+
+def _made_up_subject(anchor: TrustAnchor) -> str:
+    return f"CN={anchor.name} CA" if isinstance(anchor, OutsideAnchor) else f"CN={common_name_of('calendar', anchor)}"
 
 
 def render_case(folder: RuntimeFolder, case: Path) -> dict[str, bytes]:

@@ -20,8 +20,9 @@
 - `callees`: each with `name` (`service`, or `service.listener` when it is not the main one; the stem of its files),
   `service`, `listener`, `server_name` (the name to send and to check), `endpoints` (each with `address`, `port`,
   `place`), `ports` (each with `port`, its `endpoints`, and `addresses`: those of its endpoints joined by commas,
-  none unless all are numeric), `servers_trust` (absolute path of the callee's anchors), `verify_depth`, `asks` (whether
-  it asks for a certificate; if not, none is to be shown).
+  none unless all are numeric), `servers_trust` (absolute path of the callee's anchors; none for a server outside the
+  estate that is believed by what the machine believes), `verify_depth`, `asks` (whether it asks for a certificate; if
+  not, none is to be shown).
 - `settings`: every setting of the manifest, none when absent, but for a password. A `callee_ports` setting maps callee
   names to ports; a `choice` is one of its words, to compare with.
 - `stores`: absolute paths of the manifest's stores, none where the release holds no such store: `key`, `all_servers`,
@@ -51,10 +52,11 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mtlsctl.model.identifiers import LABEL, DnsId, InvalidIdentifier, IpId
+from mtlsctl.model.identifiers import LABEL, DnsId, InvalidIdentifier, IpId, check_identity
 from mtlsctl.model.keystore import ALIAS, FILE_NAME
 from mtlsctl.model.runtime import SettingType
 from mtlsctl.model.topology import MAIN
+from mtlsctl.model.trust import OutsideAnchor
 from mtlsctl.render.quoting import Untrusted, Unwritable
 
 if TYPE_CHECKING:
@@ -63,7 +65,7 @@ if TYPE_CHECKING:
     from mtlsctl.model.release import Callee, Endpoint, Recipe, ServedListener
     from mtlsctl.model.runtime import Runtime, Setting
     from mtlsctl.model.topology import ListenerId, SettingValue
-    from mtlsctl.model.trust import PeerPolicy, TrustAnchor
+    from mtlsctl.model.trust import Member, PeerPolicy, TrustAnchor
 
 RELEASE_VARIABLES = frozenset(
     {
@@ -150,7 +152,7 @@ class CalleeView:
     server_name: Untrusted
     endpoints: tuple[PlaceView, ...]
     ports: tuple[PortView, ...]
-    servers_trust: Untrusted
+    servers_trust: Untrusted | None
     verify_depth: int
     asks: bool
 
@@ -238,17 +240,39 @@ def listener_view(served: ServedListener, folder: str, subjects: Mapping[TrustAn
         forward_identity=None if served.forward_identity is None else served.forward_identity.value,
         protocols=checked_protocols(served.protocols),
         clients_trust=Untrusted(f"{folder}/{clients_file(served)}") if lets_in else None,
-        verify_depth=0,
+        verify_depth=_verify_depth(served.policy),
         callers=tuple(Untrusted(label(caller)) for caller in served.callers),
         members=_member_views(served.policy, subjects),
     )
 
 
+OUTSIDE_DEPTH = 9
+"""Intermediates that a chain from outside may hold where only its root counts; a root's own limit holds besides."""
+
+
+def _verify_depth(policy: PeerPolicy) -> int:
+    """None for our own CAs, nor where names are compared: there the issuer has to be the anchor itself."""
+    return OUTSIDE_DEPTH if policy.outsiders and policy.members is None else 0
+
+
 def _member_views(policy: PeerPolicy, subjects: Mapping[TrustAnchor, str]) -> tuple[MemberView, ...] | None:
     if policy.members is None:
         return None
-    pairs = sorted((subjects[one.anchor], f"CN={label(one.service)}") for one in policy.members)
+    if policy.is_mixed:
+        raise Unwritable("names cannot be compared for some callers of a listener and not for others")
+    pairs = sorted((subjects[one.anchor], _checked_subject(one)) for one in policy.members)
     return tuple(MemberView(issuer=Untrusted(issuer), subject=Untrusted(subject)) for issuer, subject in pairs)
+
+
+def _checked_subject(member: Member) -> str:
+    """The subject as text: a service's, or an identity that every program writes alike."""
+    if not isinstance(member.anchor, OutsideAnchor):
+        return f"CN={label(member.name)}"
+    try:
+        check_identity(member.name)
+    except InvalidIdentifier as error:
+        raise Unwritable(str(error)) from None
+    return member.subject
 
 
 def callee_view(callee: Callee, folder: str) -> CalleeView:
@@ -259,8 +283,8 @@ def callee_view(callee: Callee, folder: str) -> CalleeView:
         server_name=Untrusted(checked_name(callee.server_name)),
         endpoints=_endpoint_views(callee.endpoints),
         ports=tuple(_port_view(port, callee.endpoints) for port in sorted({one.port for one in callee.endpoints})),
-        servers_trust=Untrusted(f"{folder}/{servers_file(callee.listener)}"),
-        verify_depth=0,
+        servers_trust=None if callee.believes_system else Untrusted(f"{folder}/{servers_file(callee.listener)}"),
+        verify_depth=OUTSIDE_DEPTH if callee.is_outside else 0,
         asks=callee.asks,
     )
 

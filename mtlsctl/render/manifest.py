@@ -65,8 +65,11 @@ _TEMPLATE = re.compile(r"[A-Za-z0-9._-]+\.j2")
 _OURS = ("tls.crt", "tls.key", "clients", "servers")
 _FILES_OF_OURS = ("tls.crt/", "tls.key/")
 _LARGEST = 65_536
-_OPTIONAL = ("client_certificate", "forward_identity")
+_OPTIONAL = ("client_certificate", "forward_identity", "system_trust")
 """What `enforces` need not say; then it cannot."""
+
+_MANY_TO_ONE = frozenset({StoreKind.ALL_SERVERS, StoreKind.EVERYONE, StoreKind.ANCHOR})
+"""Stores by which a program believes each of its callees by the anchors of all of them."""
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -172,6 +175,7 @@ def to_runtime(manifest: Manifest, digest: str) -> Runtime:
         conditions=manifest.conditions,
         doors=manifest.doors,
         needs_key=bool(manifest.files or manifest.stores),
+        separate_servers=not any(store.kind in _MANY_TO_ONE for store in manifest.stores),
     )
 
 
@@ -366,6 +370,7 @@ def _enforcement(reading: _Reading, node: yaml.Node) -> Enforcement:
     return Enforcement(
         **{name: reading.switch(parts[name], f"`{name}`") for name in names},
         client_certificate=_modes(reading, parts.get("client_certificate")),
+        system_trust="system_trust" in parts and reading.switch(parts["system_trust"], "`system_trust`"),
         **_forwarding(reading, parts.get("forward_identity")),
     )
 

@@ -218,6 +218,8 @@ def _bundles(recipe: Recipe, material: Material) -> Iterator[tuple[str, bytes]]:
         if served.policy.anchors:
             yield clients_file(served), _bundle(served.policy, material)
     for callee in recipe.callees:
+        if callee.believes_system and not callee.policy.anchors:
+            continue
         if not callee.policy.anchors:
             message = f"{recipe.instance}: no anchor to believe `{callee_name(callee.listener)}` by"
             raise PreflightError(message, code=codes.EMPTY_BUNDLE)

@@ -24,6 +24,7 @@ class Event(StrEnum):
     INTENDED = "signatures intended"
     SIGNING = "signing"
     SIGNED = "signed"
+    KEPT = "certificates kept"
     KEY_DESTROYED = "authority key destroyed"
     HOSTS = "hosts recorded"
     HOST_FORGOTTEN = "host forgotten"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mtlsctl.model.secret import Secret
     from mtlsctl.model.state import State
     from mtlsctl.model.topology import Host, InstanceId, ProcessId
+    from mtlsctl.model.trust import TrustAnchor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,8 +112,8 @@ class StateReader(Protocol):
     def snapshot(self) -> State:
         """The state as of now."""
 
-    def certificate(self, id: AuthorityId | CredentialId) -> bytes:
-        """The DER of an issued certificate; raises StateError when there is none."""
+    def certificate(self, id: TrustAnchor) -> bytes:
+        """The DER of a certificate that was issued or kept; raises StateError when there is none."""
 
     def release(self, instance: InstanceId, release: str) -> ReleaseRecord | None:
         """What a release name of an instance means."""
@@ -156,6 +157,9 @@ class StateWriter(StateReader, Protocol):
 
     def add_credentials(self, issued: Sequence[tuple[Credential, bytes]]) -> None:
         """Second row of each signature, all in one transaction."""
+
+    def keep_certificates(self, certificates: Sequence[bytes]) -> None:
+        """Certificates (DER) that somebody else made and that releases trust; one that is kept already stays."""
 
     def record_probe_signed(self, intents: Sequence[Intent]) -> None:
         """Second row of a probe certificate, which is not kept."""

@@ -12,6 +12,7 @@ from mtlsctl.model.credential import AuthorityId, CertificationAuthority, Creden
 from mtlsctl.model.release import recipe_from_json
 from mtlsctl.model.state import Live, State
 from mtlsctl.model.topology import InstanceId, ProcessId
+from mtlsctl.model.trust import OutsideAnchor
 from mtlsctl.store import codes, records
 from mtlsctl.store.check import findings
 from mtlsctl.store.copy import back_up
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mtlsctl.model.release import SharedCallees
+    from mtlsctl.model.trust import TrustAnchor
     from mtlsctl.store.database import Database
 
 _CREDENTIAL_COLUMNS = (
@@ -79,7 +81,7 @@ class SqliteReader:
         ).fetchone()
         return None if row is None else str(row[0])
 
-    def certificate(self, id: AuthorityId | CredentialId) -> bytes:
+    def certificate(self, id: TrustAnchor) -> bytes:
         with self._database.reading() as connection:
             row = connection.execute(*_certificate_query(id)).fetchone()
         if row is None:
@@ -221,11 +223,15 @@ def _live(connection: sqlite3.Connection) -> Iterator[tuple[InstanceId, Live]]:
         yield InstanceId(service, host), live
 
 
-def _certificate_query(id: AuthorityId | CredentialId) -> tuple[str, tuple[str | int, ...]]:
-    if isinstance(id, AuthorityId):
-        return f"{_DER_OF} authorities WHERE service = ? AND generation = ?)", id
-    where = "service = ? AND host = ? AND sequence = ?"
-    return f"{_DER_OF} credentials WHERE {where})", (*id.instance, id.sequence)
+def _certificate_query(id: TrustAnchor) -> tuple[str, tuple[str | int, ...]]:
+    match id:
+        case AuthorityId():
+            return f"{_DER_OF} authorities WHERE service = ? AND generation = ?)", id
+        case CredentialId():
+            where = "service = ? AND host = ? AND sequence = ?"
+            return f"{_DER_OF} credentials WHERE {where})", (*id.instance, id.sequence)
+        case OutsideAnchor():
+            return "SELECT der FROM certificates WHERE sha256 = ?", (id.sha256,)
 
 
 def _release(connection: sqlite3.Connection, instance: InstanceId, release: str) -> ReleaseRecord | None:

@@ -195,6 +195,14 @@ class SqliteWriter(SqliteReader):
             _keep_certificates(transaction.connection, certificates)
             _add_credentials(transaction.connection, [one for one, _ in issued])
 
+    def keep_certificates(self, certificates: Sequence[bytes]) -> None:
+        kept = [(hashlib.sha256(one).hexdigest(), one) for one in certificates]
+        with self._writing() as transaction:
+            transaction.connection.executemany(
+                "INSERT INTO certificates VALUES (?, ?) ON CONFLICT (sha256) DO NOTHING", kept
+            )
+            transaction.journal(Event.KEPT, {"certificates": [sha256 for sha256, _ in kept]})
+
     # Keys of authorities
 
     def unlock(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import selectors
 import socket
 import ssl
@@ -13,8 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from mtlsctl.model.secret import Secret
 from mtlsctl.model.topology import ClientCertificate, InstanceId
-from mtlsctl.model.trust import common_name_of
-from mtlsctl.pki.inspect import issuer_and_subject
+from mtlsctl.model.trust import OutsideAnchor, common_name_of
+from mtlsctl.pki.inspect import issuer_and_subject, subject_text
+from mtlsctl.pki.outside import is_issued_by
+from mtlsctl.pki.stores import parse_bundle
 from mtlsctl.verify.handshake import NOT_A_CALLER
 from mtlsctl.verify.identity import VERSIONS, Identity, load_identity
 
@@ -22,8 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
 
-    from mtlsctl.model.release import Recipe
-    from mtlsctl.model.trust import PeerPolicy
+    from mtlsctl.model.release import Recipe, ServedListener
 
 _HOST = "127.0.0.1"
 _TIMEOUT_SECONDS = 5.0
@@ -47,7 +49,8 @@ class ListenerKey(NamedTuple):
 class EmbeddedListener:
     """A listener as its release describes it; `clients` None lets nobody in, whatever is presented.
 
-    `members` are the names (issuer, subject) that get in under the anchors; None where the anchors decide alone.
+    `members` are the names (issuer, subject) that get in under the anchors; None where the anchors decide alone. The
+    issuer is an anchor itself, of those in `clients`: an intermediate may have borrowed its name.
     """
 
     key: ListenerKey
@@ -75,16 +78,29 @@ def listeners_of(recipe: Recipe, files: Mapping[str, tuple[bytes, int]], estate:
             client_certificate=served.client_certificate,
             protocols=served.protocols,
             server_names=recipe.server_names,
-            members=_members(served.policy, estate),
+            members=_members(served, files, estate),
         )
         for served in recipe.listeners
     )
 
 
-def _members(policy: PeerPolicy, estate: str) -> frozenset[tuple[str, str]] | None:
-    if policy.members is None:
+def _members(
+    served: ServedListener, files: Mapping[str, tuple[bytes, int]], estate: str
+) -> frozenset[tuple[str, str]] | None:
+    """Raises KeyError when an anchor from outside is not among the files."""
+    if served.policy.members is None:
         return None
-    return frozenset((f"CN={common_name_of(estate, one.anchor)}", f"CN={one.service}") for one in policy.members)
+    ders = parse_bundle(files[f"clients/{served.name}.pem"][0])
+    subjects = {hashlib.sha256(der).hexdigest(): subject_text(der) for der in ders}
+    return frozenset(
+        (
+            subjects[one.anchor.sha256]
+            if isinstance(one.anchor, OutsideAnchor)
+            else f"CN={common_name_of(estate, one.anchor)}",
+            one.subject,
+        )
+        for one in served.policy.members
+    )
 
 
 def server_context(listener: EmbeddedListener) -> ssl.SSLContext:
@@ -205,16 +221,21 @@ def _answer(connection: socket.socket, context: ssl.SSLContext, listener: Embedd
             request = b""
             while b"\r\n\r\n" not in request and len(request) < _REQUEST_LIMIT and (chunk := secured.recv(4096)):
                 request += chunk
-            is_member = _is_member(secured.getpeercert(binary_form=True), listener.members)
+            is_member = _is_member(secured.getpeercert(binary_form=True), listener)
             status = "200 OK" if is_member else "403 Forbidden"
             body = f"{listener.key.instance} {listener.key.listener}\n" if is_member else NOT_A_CALLER.decode()
             head = f"HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n"
             secured.sendall(f"{head}Connection: close\r\n\r\n{body}".encode())
 
 
-def _is_member(certificate: bytes | None, members: frozenset[tuple[str, str]] | None) -> bool:
+def _is_member(certificate: bytes | None, listener: EmbeddedListener) -> bool:
     """Whether the leaf is one of those that are let in by name; without a certificate the handshake has decided."""
-    return members is None or certificate is None or issuer_and_subject(certificate) in members
+    if listener.members is None or certificate is None or listener.clients is None:
+        return True
+    issuer, subject = issuer_and_subject(certificate)
+    anchors = (one for one in parse_bundle(listener.clients) if subject_text(one) == issuer)
+    # Python's ssl cannot limit the depth of a chain, so the issuer is looked at itself.
+    return (issuer, subject) in listener.members and any(is_issued_by(certificate, one) for one in anchors)
 
 
 def _hang_up_gently(connection: socket.socket) -> None:

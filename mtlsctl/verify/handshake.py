@@ -43,6 +43,9 @@ CERTIFICATE_ALERTS = frozenset(
 `unrecognized_name` is among them because it is how a door that nobody may use is closed.
 """
 
+ABOUT_THE_CALLER = frozenset({"handshake_failure", "decrypt_error"})
+"""Alerts by which a server that has shown its certificate turns away who shows none, or one that nobody signed."""
+
 _ALERT_REASON = re.compile(r"(?:SSLV3|TLSV1|TLSV13)_(?:ALERT_)?([A-Z_]+)")
 STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})[ \r]")
 NOT_A_CALLER = b"mtlsctl: not a declared caller\n"

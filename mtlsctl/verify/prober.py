@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from mtlsctl.model.probe import Expectation, Observation, Outcome, Presented
 from mtlsctl.verify.doors import Shown, ask_in_clear, compare_first_flight, greet_undeclared
-from mtlsctl.verify.handshake import Ending, Seen, call, client_context, is_proof_of_service, observe
+from mtlsctl.verify.handshake import ABOUT_THE_CALLER, Ending, Seen, call, client_context, is_proof_of_service, observe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -56,9 +56,12 @@ class _Run:
     identities: IdentitySource
     connect: Callable[[Endpoint], tuple[str, int]]
     timeout_seconds: float
+    is_ours: bool = False
     proven: set[Door] = field(default_factory=set)
     closed: set[ClosedDoor] = field(default_factory=set)
     """Doors at which nobody is to be let in, and that showed no certificate to a greeting."""
+    greeted: set[tuple[ListenerId, Endpoint, str]] = field(default_factory=set)
+    """Doors that showed what was applied: a handshake that they break off then is one about the caller."""
 
     def try_one(self, probe: Probe) -> Seen | Shown | NotProbed:
         match probe.presented:
@@ -103,6 +106,9 @@ class _Run:
     def learn(self, probe: Probe, seen: Seen | Shown | NotProbed) -> None:
         if isinstance(seen, Seen) and is_proof_of_service(seen):
             self.proven.add(_door(probe))
+        is_first_flight = isinstance(seen, Shown) and probe.presented is Presented.OTHER_CA
+        if is_first_flight and isinstance(seen, Shown) and seen.observed is Observation.REFUSED and seen.served_sha256:
+            self.greeted.add(_door(probe)[:3])
 
     def learn_closed(self, probe: Probe, seen: Seen | Shown | NotProbed) -> None:
         if isinstance(seen, Shown) and seen.shows_nothing:
@@ -121,7 +127,7 @@ class _Run:
             )
         return Outcome(
             probe=probe,
-            observed=observe(seen, probe.expected, proven=_door(probe) in self.proven or self._is_closed(probe, seen)),
+            observed=observe(seen, probe.expected, proven=self._is_proven(probe, seen)),
             evidence=seen.evidence,
             http_status=seen.http_status,
             served_sha256=seen.served_sha256,
@@ -130,6 +136,13 @@ class _Run:
     def _is_known(self, probe: Probe) -> bool:
         """Whether this listener is known to serve somebody, or to show nothing to anybody."""
         return self._serves(probe) or _door(probe)[:3] in self.closed
+
+    def _is_proven(self, probe: Probe, seen: Seen) -> bool:
+        """Whether it was the caller that ended the call; where nobody of ours may call, nobody is ever served."""
+        if _door(probe) in self.proven or self._is_closed(probe, seen):
+            return True
+        knows = self.is_ours or _door(probe)[:3] in self.greeted
+        return knows and seen.ending is Ending.ALERT and seen.detail in ABOUT_THE_CALLER
 
     def _is_closed(self, probe: Probe, seen: Seen) -> bool:
         """Whether the alert is that of a server that shows its certificate to nobody, as Apache closes a door."""
@@ -152,9 +165,13 @@ def run_probes(
     connect: Callable[[Endpoint], tuple[str, int]],
     workers: int = 8,
     timeout_seconds: float = 5.0,
+    is_ours: bool = False,
 ) -> tuple[Outcome, ...]:
-    """Make every probe and say what each showed, in the order given; declared calls are made before all others."""
-    run = _Run(identities, connect, timeout_seconds)
+    """Make every probe and say what each showed, in the order given; declared calls are made before all others.
+
+    `is_ours`: the servers are embedded ones, of which nothing but the applied files can be wrong.
+    """
+    run = _Run(identities, connect, timeout_seconds, is_ours)
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="probe") as pool:
         seen = dict(_try_all(pool, run, _with(probes, Expectation.ALLOWED)))
         for at, what in seen.items():
@@ -162,6 +179,8 @@ def run_probes(
         seen |= _try_all(pool, run, _with(probes, Expectation.REFUSED))
         for at, what in seen.items():
             run.learn_closed(probes[at], what)
+            if probes[at].presented is Presented.OTHER_CA:
+                run.learn(probes[at], what)
     return tuple(run.outcome(probe, seen[at]) for at, probe in enumerate(probes))
 
 

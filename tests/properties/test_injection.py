@@ -7,6 +7,7 @@ of its syntax that is not ours; the tree of the hostile render has to be that of
 
 from __future__ import annotations
 
+import base64
 import http.server
 import json
 import re
@@ -26,10 +27,12 @@ from hypothesis import strategies as st
 
 from mtlsctl.errors import InventoryError, MtlsctlError, UnsafePlan
 from mtlsctl.inventory import load_inventory
-from mtlsctl.inventory.shape import INVENTORY, Anything, ListOf, Named, Record, Shape, Word
-from mtlsctl.model.release import recipe_from_json, recipe_to_json
+from mtlsctl.inventory.shape import INVENTORY, Anything, ListOf, Named, Record, Shape, Word, WordOr
+from mtlsctl.model.credential import AuthorityId
+from mtlsctl.model.release import Callee, Endpoint, recipe_from_json, recipe_to_json
 from mtlsctl.model.state import State
-from mtlsctl.model.topology import ProcessId
+from mtlsctl.model.topology import OUTSIDE, InstanceId, ListenerId, ProcessId
+from mtlsctl.model.trust import Member, OutsideAnchor, PeerPolicy
 from mtlsctl.planner.plan import make_plan
 from mtlsctl.render.cases import MADE_UP_PASSWORD, made_up_material
 from mtlsctl.render.catalog import runtimes_of
@@ -38,6 +41,7 @@ from mtlsctl.render.quoting import FILTERS, Untrusted, Unwritable
 from mtlsctl.render.release import fill, render_secret_files
 from tests.conftest import find_peer
 from tests.integration.peers import APACHE_FOLDER, load_modules
+from tests.support.topologies import CERTIFICATES, OUTSIDE_FACTS
 from tests.unit.render.recipes import FOLDERS, call, door, recipe
 
 if TYPE_CHECKING:
@@ -152,6 +156,28 @@ HOSTILE = (
     "javascript:alert(1)",
 )
 
+PARTNER = OutsideAnchor("partnerca", "ab" * 32)
+NAMED = replace(
+    door(7443, name="named", callers=("batch", "partnerca")),
+    policy=PeerPolicy(
+        anchors=frozenset({AuthorityId("batch", 1), PARTNER}),
+        members=frozenset(
+            {
+                Member(AuthorityId("batch", 1), "batch"),
+                Member(PARTNER, "api.acme.example"),
+            }
+        ),
+    ),
+)
+"""A door at which callers from outside are told apart by name."""
+
+BANK = Callee(
+    listener=ListenerId("bank", "beyond"),
+    endpoints=(Endpoint(InstanceId("bank", OUTSIDE), "api.bank.example", 443),),
+    server_name="api.bank.example",
+    policy=PeerPolicy(anchors=frozenset({OutsideAnchor("bankca", "cd" * 32)})),
+)
+
 MEMBERS = {
     "nginx": recipe(
         "schedule",
@@ -161,10 +187,12 @@ MEMBERS = {
         listeners=[
             door(8443, name="front", callers=("mail", "social")),
             door(9443, name="admin", callers=(), address="10.9.8.7"),
+            NAMED,
         ],
         callees=[
             call("ledger", 7443, "10.0.0.5", "db.example.net", listener="outer"),
             call("vault", 6443, "10.0.0.6", listener="inner"),
+            BANK,
         ],
         settings=[("egress", (("ledger", 9001),)), ("upstream", "http://127.0.0.1:8080")],
     ),
@@ -176,10 +204,12 @@ MEMBERS = {
         listeners=[
             door(8443, name="front", callers=("mail", "social")),
             door(9443, name="admin", callers=(), address="10.9.8.7"),
+            NAMED,
         ],
         callees=[
             call("ledger", 7443, "10.0.0.5", "db.example.net", listener="outer"),
             call("vault", 6443, "10.0.0.6", listener="inner"),
+            BANK,
         ],
         settings=[("egress", (("ledger", 9001),)), ("upstream", "http://127.0.0.1:8080")],
     ),
@@ -187,10 +217,11 @@ MEMBERS = {
         "schedule",
         "node",
         root="/srv/estate",
-        listeners=[door(8443, name="front", callers=("mail", "social")), door(9443, name="admin", callers=())],
+        listeners=[door(8443, name="front", callers=("mail", "social")), door(9443, name="admin", callers=()), NAMED],
         callees=[
             call("ledger", 7443, "10.0.0.5", "db.example.net", listener="outer"),
             call("vault", 6443, "10.0.0.6", listener="inner"),
+            BANK,
         ],
     ),
     "curl": recipe(
@@ -200,6 +231,7 @@ MEMBERS = {
         callees=[
             call("ledger", 7443, "10.0.0.5", listener="outer"),
             call("vault", 6443, "db.example.net", listener="inner"),
+            BANK,
         ],
     ),
     "java": recipe(
@@ -573,7 +605,7 @@ FIELDS = [
     pytest.param(name, path, marks=[pytest.mark.peer("ruby")] if name == "ruby" else [])
     for name, made in MEMBERS.items()
     for path in string_fields(recipe_to_json(made))
-    if not CLOSED & set(path)
+    if not CLOSED & set(path) and leaf_at(recipe_to_json(made), path)
 ]
 
 
@@ -762,7 +794,20 @@ SAMPLE: Any = {
                     "forward_identity": "headers",
                     "callers": ["shellcaller", "program"],
                 },
-                {"name": "otherdoor", "port": "8444", "callers": ["shellcaller", "program"]},
+                {
+                    "name": "otherdoor",
+                    "port": "8444",
+                    "callers": [
+                        "shellcaller",
+                        "program",
+                        {"name": "outsider", "certificates": ["partnerfile"], "identities": ["outsideidentity"]},
+                    ],
+                },
+                {
+                    "name": "opendoor",
+                    "port": "8445",
+                    "callers": [{"name": "club", "certificates": ["clubfile"], "authorize": "any-member"}],
+                },
             ],
             "settings": {"upstream": "http://upstreamhost.example:8080/upstreampath", "egress": {"filekeeper": "9001"}},
             "certificate": {"key": "ecdsa-p256", "lifetime": "70d", "renew_before": "21d"},
@@ -785,7 +830,7 @@ SAMPLE: Any = {
         "shortdoor": {
             "runtime": "nginx",
             "hosts": ["seenhost"],
-            "listen": "8445",
+            "listen": "8446",
             "client_certificate": "required",
             "forward_identity": "headers",
             "callers": ["shellcaller"],
@@ -796,7 +841,16 @@ SAMPLE: Any = {
     },
     "moved": [{"host": "formerhost", "to": "sshhost"}],
     "removed": [{"host": "lostmachine", "abandon": "true"}],
+    "external_servers": [
+        {
+            "name": "elsewhere",
+            "endpoint": "outsidehost.example:4443",
+            "certificates": ["serverfile"],
+            "callers": ["program", "shellcaller"],
+        },
+    ],
 }
+FILES = ("partnerfile", "clubfile", "serverfile")
 if find_peer("ruby"):
     SAMPLE["services"]["gemcaller"] = {"runtime": "ruby", "hosts": ["seenhost"]}
     SAMPLE["services"]["filekeeper"]["callers"].append("gemcaller")
@@ -828,6 +882,9 @@ def places_of(shape: Shape, path: tuple[str, ...] = ()) -> Iterator[tuple[str, .
     match shape:
         case Word():
             yield path
+        case WordOr():
+            yield path
+            yield from places_of(shape.mapping, (*path, "mapping"))
         case Anything():
             yield (*path, "...")
         case ListOf():
@@ -843,7 +900,9 @@ def places_of(shape: Shape, path: tuple[str, ...] = ()) -> Iterator[tuple[str, .
 def texts_of(node: Any, shape: Shape, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
     """Every text of an inventory with its place in the language; of settings, each word and name inside."""
     match shape:
-        case Word():
+        case WordOr() if isinstance(node, dict):
+            yield from texts_of(node, shape.mapping, (*path, "mapping"))
+        case Word() | WordOr():
             yield path, node
         case Anything():
             inner = [node] if isinstance(node, str) else [*node, *node.values()]
@@ -890,6 +949,10 @@ def put(tree: Any, place: tuple[str, ...], before: str, after: str) -> Any:
     first, rest = place[0], place[1:]
     if isinstance(tree, list):
         return [put(one, rest, before, after) for one in tree]
+    if first == "mapping":
+        return put(tree, rest, before, after) if isinstance(tree, dict) else tree
+    if isinstance(tree, str):
+        return tree
     chosen = tree.keys() if first == EACH else {first} & tree.keys()
     return {key: put(one, rest, before, after) if key in chosen else one for key, one in tree.items()}
 
@@ -903,7 +966,8 @@ def written(hostile_tree: str, folder: Path) -> Any:
     except InventoryError:
         return None
     state = State(lineage="0" * 32, serial=0, estate=inventory.name)
-    plan = make_plan(inventory, state, RUNTIMES, NOW)
+    facts = dict.fromkeys(inventory.certificates, OUTSIDE_FACTS[CERTIFICATES[0]])
+    plan = make_plan(inventory, state, RUNTIMES, NOW, facts)
     if plan.refusals:
         return None
     recipes = {step.id.instance: step.recipe for step in plan.steps if step.recipe is not None}
@@ -967,7 +1031,12 @@ def unordered(node: Any, followed: Callable[[str], str]) -> Any:
 @pytest.fixture(scope="module")
 def one_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same for all, so that what was parsed once is known."""
-    return tmp_path_factory.mktemp("inventory")
+    folder = tmp_path_factory.mktemp("inventory")
+    for name in FILES:
+        pem = f"-----BEGIN CERTIFICATE-----\n{base64.b64encode(name.encode()).decode()}\n-----END CERTIFICATE-----\n"
+        (folder / name).write_text(pem)
+        (folder / honest(name)).write_text(pem)
+    return folder
 
 
 def honest(text: str) -> str:

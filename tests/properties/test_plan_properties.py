@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mtlsctl.model.credential import AuthorityId, CredentialId
 from mtlsctl.model.release import canonical_json, recipe_from_json, recipe_to_json
+from mtlsctl.model.trust import OutsideAnchor
 from mtlsctl.operations.saved_plan import actions_of, plan_document
 from mtlsctl.planner.plan import make_plan
 from tests.support.runtimes import RUNTIMES
-from tests.support.topologies import Topology
+from tests.support.topologies import OUTSIDE_FACTS, Topology
 from tests.support.world import NOW, World
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ def moment(seed: int) -> tuple[Inventory, State, datetime]:
 
 def _apply_part(world: World, inventory: Inventory, now: datetime, part: float) -> None:
     """The first steps of a plan; its order satisfies what they wait for."""
-    plan = make_plan(inventory, world.state, RUNTIMES, now)
+    plan = make_plan(inventory, world.state, RUNTIMES, now, OUTSIDE_FACTS)
     world.issue(plan, now)
     for step in plan.steps[: round(len(plan.steps) * part)]:
         world.publish(step)
@@ -51,7 +53,7 @@ def _apply_part(world: World, inventory: Inventory, now: datetime, part: float) 
 
 def plan_at(seed: int) -> Plan:
     inventory, state, now = moment(seed)
-    return make_plan(inventory, state, RUNTIMES, now)
+    return make_plan(inventory, state, RUNTIMES, now, OUTSIDE_FACTS)
 
 
 def shuffled(inventory: Inventory, random: Random) -> Inventory:
@@ -63,12 +65,20 @@ def shuffled(inventory: Inventory, random: Random) -> Inventory:
     return replace(
         inventory,
         hosts={name: inventory.hosts[name] for name in hosts},
+        external_servers=tuple(random.sample(inventory.external_servers, len(inventory.external_servers))),
         services={name: _shuffled(inventory.services[name], random) for name in names},
     )
 
 
 def _shuffled(service: Service, random: Random) -> Service:
-    doors = [replace(door, callers=tuple(random.sample(door.callers, len(door.callers)))) for door in service.listeners]
+    doors = [
+        replace(
+            door,
+            callers=tuple(random.sample(door.callers, len(door.callers))),
+            outsiders=tuple(random.sample(door.outsiders, len(door.outsiders))),
+        )
+        for door in service.listeners
+    ]
     return replace(
         service,
         hosts=tuple(random.sample(service.hosts, len(service.hosts))),
@@ -80,15 +90,17 @@ def _shuffled(service: Service, random: Random) -> Service:
 @given(seeds)
 def test_a_plan_is_the_same_each_time(seed: int) -> None:
     inventory, state, now = moment(seed)
-    assert make_plan(inventory, state, RUNTIMES, now) == make_plan(inventory, state, RUNTIMES, now)
+    assert make_plan(inventory, state, RUNTIMES, now, OUTSIDE_FACTS) == make_plan(
+        inventory, state, RUNTIMES, now, OUTSIDE_FACTS
+    )
 
 
 @few
 @given(seeds, st.randoms(use_true_random=False))
 def test_the_order_in_the_inventory_changes_neither_the_steps_nor_the_fingerprint(seed: int, random: Random) -> None:
     inventory, state, now = moment(seed)
-    first = make_plan(inventory, state, RUNTIMES, now)
-    second = make_plan(shuffled(inventory, random), state, RUNTIMES, now)
+    first = make_plan(inventory, state, RUNTIMES, now, OUTSIDE_FACTS)
+    second = make_plan(shuffled(inventory, random), state, RUNTIMES, now, OUTSIDE_FACTS)
     assert first.steps == second.steps
     assert first.fingerprint == second.fingerprint
     assert sorted(map(canonical_json, actions_of(first))) == sorted(map(canonical_json, actions_of(second)))
@@ -103,7 +115,9 @@ def test_the_order_in_the_state_changes_nothing(seed: int, random: Random) -> No
     credentials = list(state.credentials.items())
     random.shuffle(credentials)
     other = replace(state, live=dict(live), credentials=dict(credentials))
-    assert make_plan(inventory, state, RUNTIMES, now) == make_plan(inventory, other, RUNTIMES, now)
+    assert make_plan(inventory, state, RUNTIMES, now, OUTSIDE_FACTS) == make_plan(
+        inventory, other, RUNTIMES, now, OUTSIDE_FACTS
+    )
 
 
 @few
@@ -121,7 +135,7 @@ def test_every_wait_is_for_a_step_of_an_earlier_wave_that_is_in_the_plan_before_
 @given(seeds)
 def test_every_certificate_that_a_step_shows_is_there_or_is_issued_first(seed: int) -> None:
     inventory, state, now = moment(seed)
-    plan = make_plan(inventory, state, RUNTIMES, now)
+    plan = make_plan(inventory, state, RUNTIMES, now, OUTSIDE_FACTS)
     issued = {profile.id for profile in plan.certificates}
     authorities = {*state.authorities, *(profile.id for profile in plan.authorities)}
     known = {*authorities, *issued, *state.credentials}
@@ -131,7 +145,11 @@ def test_every_certificate_that_a_step_shows_is_there_or_is_issued_first(seed: i
             assert step.recipe.credential in {*issued, *state.credentials}
             policies = [served.policy for served in step.recipe.listeners]
             policies += [callee.policy for callee in step.recipe.callees]
-            assert known >= {anchor for policy in policies for anchor in policy.anchors}
+            anchors = {anchor for policy in policies for anchor in policy.anchors}
+            assert known >= {anchor for anchor in anchors if isinstance(anchor, AuthorityId)}
+            leaves = {anchor for anchor in anchors if isinstance(anchor, CredentialId)}
+            assert {*issued, *state.credentials} >= leaves
+            assert OUTSIDE_FACTS.keys() >= {anchor.sha256 for anchor in anchors if isinstance(anchor, OutsideAnchor)}
 
 
 @few
@@ -146,7 +164,7 @@ def test_every_certificate_that_is_issued_is_shown_by_a_step(seed: int) -> None:
 @given(seeds)
 def test_what_is_not_changed_has_no_step_and_what_has_none_is_not_changed(seed: int) -> None:
     inventory, state, now = moment(seed)
-    plan = make_plan(inventory, state, RUNTIMES, now)
+    plan = make_plan(inventory, state, RUNTIMES, now, OUTSIDE_FACTS)
     moving = {step.id.instance for step in plan.steps}
     assert len({*inventory.instances()} - moving) == plan.unchanged_instances
     assert {*(change.instance for change in plan.service_changes)} <= moving
@@ -156,15 +174,15 @@ def test_what_is_not_changed_has_no_step_and_what_has_none_is_not_changed(seed: 
 @given(seeds)
 def test_the_fingerprint_does_not_change_with_time_alone(seed: int) -> None:
     inventory, state, now = moment(seed)
-    later = make_plan(inventory, state, RUNTIMES, now + timedelta(days=2000))
-    assert make_plan(inventory, state, RUNTIMES, now).fingerprint == later.fingerprint
+    later = make_plan(inventory, state, RUNTIMES, now + timedelta(days=2000), OUTSIDE_FACTS)
+    assert make_plan(inventory, state, RUNTIMES, now, OUTSIDE_FACTS).fingerprint == later.fingerprint
 
 
 @few
 @given(seeds)
 def test_the_document_of_a_plan_is_plain_json(seed: int) -> None:
     inventory, state, now = moment(seed)
-    document = plan_document(make_plan(inventory, state, RUNTIMES, now), state)
+    document = plan_document(make_plan(inventory, state, RUNTIMES, now, OUTSIDE_FACTS), state)
     assert document == json.loads(canonical_json(document))
     assert document == json.loads(json.dumps(document, indent=2))
 

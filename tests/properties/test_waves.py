@@ -19,8 +19,9 @@ import pytest
 from mtlsctl.model.plan import Step, StepId, Wave
 from mtlsctl.model.topology import InstanceId
 from mtlsctl.planner.plan import make_plan
+from mtlsctl.planner.trust import external_callee
 from tests.support.runtimes import RUNTIMES
-from tests.support.topologies import Topology
+from tests.support.topologies import OUTSIDE_FACTS, Topology
 from tests.support.world import NOW, World, opened, waves_of
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Tally:
     topologies: int = 0
     instances: int = 0
     mutual: int = 0
+    outside: int = 0
     steps: int = 0
     failures: int = 0
     refactored: int = 0
@@ -114,6 +116,8 @@ def run(
     stop_after = len(steps) if calm or random.random() < 0.8 else random.randint(0, len(steps))
     waiting, done, lost = {step.id: step for step in steps}, set[StepId](), set[StepId]()
     working = {call for call in world.calls(inventory) if world.works(call)}
+    welcome = {call for call in world.outside_calls(inventory) if world.lets_in(call)}
+    beyond = set(world.calls_outside(inventory))
     doors = world.open_doors(inventory)
     while waiting and stop_after:
         ready = sorted(one for one, step in waiting.items() if not (step.waits_for & waiting.keys()))
@@ -130,11 +134,18 @@ def run(
         for call in working:
             if not world.works(call):
                 raise Broken(f"{call[0]} -> {call[1]} broke at {step.id}")
+        for who in welcome:
+            if not world.lets_in(who):
+                raise Broken(f"{who} is let in no more at {step.id}")
+        if gone := beyond.difference(world.calls_outside(inventory)):
+            raise Broken(f"{gone} are called no more at {step.id}")
         now_open = world.open_doors(inventory)
         if opened(doors, now_open):
             raise Opened(f"{opened(doors, now_open)} opened at {step.id}")
         doors = now_open
         working |= {call for call in world.calls(inventory) if world.works(call)}
+        welcome |= {call for call in world.outside_calls(inventory) if world.lets_in(call)}
+        beyond |= set(world.calls_outside(inventory))
 
 
 def _unlucky(steps: tuple[Step, ...], random: Random) -> set[InstanceId]:
@@ -161,9 +172,28 @@ def live_through(seed: int, tally: Tally, mangle: Mangle = as_planned) -> None:
     _apply(world, inventory, now, random, tally, mangle, calm=True)
     broken = [f"{call[0]} -> {call[1]}" for call in world.calls(inventory) if not world.works(call)]
     assert [] == broken
+    assert [] == [call for call in world.outside_calls(inventory) if not world.lets_in(call)]
+    _assert_calls_outside(world, inventory)
+    tally.outside += bool(inventory.certificates)
     assert set() == world.open_doors(inventory)
-    again = make_plan(inventory, world.state, RUNTIMES, now)
+    again = make_plan(inventory, world.state, RUNTIMES, now, OUTSIDE_FACTS)
     assert not again.has_changes, again
+
+
+def _assert_calls_outside(world: World, inventory: Inventory) -> None:
+    """In the end every caller of a server outside calls it as the inventory says, and nobody else does."""
+    declared = {
+        (instance, external_callee(server))
+        for server in inventory.external_servers
+        for caller in server.callers
+        for instance in inventory.services[caller.service].instances
+    }
+    assert declared == {
+        (instance, callee)
+        for instance, live in world.state.live.items()
+        for callee in live.recipe.callees
+        if callee.is_outside
+    }
 
 
 def _apply(
@@ -176,7 +206,7 @@ def _apply(
     *,
     calm: bool,
 ) -> None:
-    plan = make_plan(inventory, world.state, RUNTIMES, now)
+    plan = make_plan(inventory, world.state, RUNTIMES, now, OUTSIDE_FACTS)
     assert () == plan.refusals
     assert all(len(waves) <= 3 for waves in waves_of(plan).values())
     for step in plan.steps:
@@ -202,6 +232,7 @@ def test_no_declared_call_breaks_and_no_undeclared_one_opens(part: int) -> None:
     assert len(seeds) == tally.topologies
     assert tally.instances / tally.topologies >= 5
     assert tally.mutual / tally.topologies >= 0.2
+    assert tally.outside / tally.topologies >= 0.15
     assert tally.failures > 0
     assert tally.refactored > 0
     assert set(Wave) == set(tally.waves)

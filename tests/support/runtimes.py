@@ -23,6 +23,7 @@ ABLE = Enforcement(
     server_names=True,
     client_certificate=frozenset(ClientCertificate),
     forward_identity=frozenset(ForwardIdentity),
+    system_trust=True,
 )
 
 NGINX = Runtime(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from mtlsctl.model.identifiers import DnsId
@@ -15,17 +15,38 @@ from mtlsctl.model.topology import (
     CertificatePolicy,
     ClientCertificate,
     DirectoryHost,
+    ExternalServer,
     ForwardIdentity,
     Inventory,
     Listener,
     MovedHost,
+    OutsideCertificate,
+    Outsider,
     Service,
     TrustModel,
 )
+from mtlsctl.model.trust import OutsideFacts
 from tests.support.estates import request
 
 if TYPE_CHECKING:
     from random import Random
+
+CERTIFICATES = [f"{number:064x}" for number in range(6)]
+OUTSIDE_FACTS = {
+    sha256: OutsideFacts(
+        subject=f"CN=root {sha256[-1]}",
+        shown=f"CN=root {sha256[-1]}",
+        key_name=f"2.5.4.3=root {sha256[-1]}",
+        spki_sha256=f"key of {sha256}",
+        path_length=None,
+        name_bytes=40,
+        not_before=datetime(2020, 1, 1, tzinfo=UTC),
+        not_after=datetime(2060, 1, 1, tzinfo=UTC),
+    )
+    for sha256 in CERTIFICATES
+}
+NAMED, OPEN = "x", "y"
+"""How doors begin at which outsiders are known by name, and those for everybody of a CA: the two do not go together."""
 
 MODES = [ClientCertificate.REQUIRED] * 4 + [ClientCertificate.OPTIONAL, ClientCertificate.NONE]
 AUTHORIZE = [Authorize.CALLERS] * 4 + [Authorize.ANY_MEMBER]
@@ -49,6 +70,9 @@ class Topology:
     shared: AuthorityPolicy = field(default_factory=AuthorityPolicy)
     asking: dict[str, int] = field(default_factory=dict)
     """Services whose keys are brought, and the how manieth each of them is."""
+    external: dict[str, ExternalServer] = field(default_factory=dict)
+    is_open: bool = False
+    """Whether anybody outside may be declared."""
 
     @classmethod
     def sprout(cls, random: Random) -> Topology:
@@ -58,12 +82,15 @@ class Topology:
         for number in range(random.randint(2, 4)):
             host = f"h{number}"
             topology.hosts[host] = DirectoryHost(name=host, directory=f"/out/{host}", address=f"127.0.0.{number + 2}")
+        topology.is_open = random.random() < 0.4
         for _ in range(random.randint(3, 5)):
             topology.add_service()
         for _ in range(random.randint(2, 7)):
             topology.add_edge()
         if random.random() < 0.35:
             topology.add_mutual_edge()
+        topology.change_outsiders()
+        topology.change_external()
         return topology
 
     def inventory(self) -> Inventory:
@@ -76,7 +103,16 @@ class Topology:
             digest=str(self.edits),
             moved=tuple(MovedHost(old=old, new=new) for old, new in self.moved.items()),
             abandoned=tuple(AbandonedHost(name=name) for name in self.abandoned),
+            shared_authority=self.shared,
+            external_servers=tuple(one for one in self.external.values() if one.callers),
+            certificates={one: OutsideCertificate(der=one.encode(), file=f"{one}.pem") for one in self._named()},
         )
+
+    def _named(self) -> set[str]:
+        """The certificates from outside that something names."""
+        doors = (door for service in self.services.values() for door in service.listeners)
+        named = {one for door in doors for outsider in door.outsiders for one in outsider.certificates}
+        return named.union(*(one.certificates for one in self.external.values() if one.callers))
 
     def _asked_for(self, service: Service) -> Service:
         number = self.asking.get(service.name)
@@ -120,6 +156,10 @@ class Topology:
 
     def _door(self, name: str) -> Listener:
         self.last_port += 1
+        if self.is_open and self.random.random() < 0.5:
+            kind = self.random.choice([NAMED, NAMED, OPEN])
+            mode = self.random.choice(MODES[:-1])
+            return Listener(name=f"{kind}{self.last_port}", port=self.last_port, client_certificate=mode)
         authorize = self.random.choice(AUTHORIZE)
         mode = self.random.choice(MODES)
         return Listener(name=name, port=self.last_port, client_certificate=mode, authorize=authorize)
@@ -137,6 +177,8 @@ class Topology:
 
     def _allow(self, caller: str, callee: Service) -> None:
         door = self.random.choice(callee.listeners)
+        if door.name.startswith(OPEN):
+            return
         if caller != callee.name and all(one.service != caller for one in door.callers):
             self._set_door(callee, door, replace(door, callers=(*door.callers, Caller(service=caller))))
 
@@ -176,7 +218,8 @@ class Topology:
         service = self._any_with_doors()
         if service:
             door = self.random.choice(service.listeners)
-            self._set_door(service, door, replace(door, authorize=self.random.choice(AUTHORIZE)))
+            if not door.name.startswith((NAMED, OPEN)):
+                self._set_door(service, door, replace(door, authorize=self.random.choice(AUTHORIZE)))
 
     def rename(self) -> None:
         """To a new name or back to an old one, beside the others or instead of them; or one of several goes."""
@@ -199,7 +242,8 @@ class Topology:
         service = self._any_with_doors()
         if service:
             door = self.random.choice(service.listeners)
-            self._set_door(service, door, replace(door, client_certificate=self.random.choice(MODES)))
+            modes = MODES[:-1] if door.name.startswith((NAMED, OPEN)) else MODES
+            self._set_door(service, door, replace(door, client_certificate=self.random.choice(modes)))
 
     def forward(self) -> None:
         service = self._any_with_doors()
@@ -245,12 +289,50 @@ class Topology:
         if len(self.services) > 2:
             lost = self._any().name
             del self.services[lost]
+            for name, server in self.external.items():
+                left = tuple(one for one in server.callers if one.service != lost)
+                self.external[name] = replace(server, callers=left)
             for service in list(self.services.values()):
                 doors = tuple(
                     replace(door, callers=tuple(one for one in door.callers if one.service != lost))
                     for door in service.listeners
                 )
                 self.services[service.name] = replace(service, listeners=doors)
+
+    def change_outsiders(self) -> None:
+        """At one of their doors: somebody comes, goes, or is let in by other certificates or identities."""
+        doors = [
+            (service, door)
+            for service in self.services.values()
+            for door in service.listeners
+            if door.name.startswith((NAMED, OPEN))
+        ]
+        if not doors:
+            return
+        service, door = self.random.choice(doors)
+        name = self.random.choice(["acme", "globex"])
+        others = tuple(one for one in door.outsiders if one.name != name)
+        certificates = tuple(sorted(self.random.sample(CERTIFICATES[:4], self.random.randint(1, 2))))
+        identities = tuple(sorted(self.random.sample(["api", "batch", "CN=web,O=Acme"], self.random.randint(1, 3))))
+        outsider = Outsider(
+            name=name, certificates=certificates, identities=None if door.name.startswith(OPEN) else identities
+        )
+        stays = self.random.random() < 0.7
+        self._set_door(service, door, replace(door, outsiders=(*others, outsider) if stays else others))
+
+    def change_external(self) -> None:
+        """A server outside comes, goes, moves, is believed by something else or called by others."""
+        if self.is_open:
+            name = self.random.choice(["bank", "shop"])
+            callers = self.random.sample(sorted(self.services), self.random.randint(0, min(2, len(self.services))))
+            certificates = tuple(sorted(self.random.sample(CERTIFICATES[3:], self.random.randint(0, 2))))
+            self.external[name] = ExternalServer(
+                name=name,
+                host=f"{name}{self.random.randint(1, 2)}.example.org",
+                port=443,
+                certificates=certificates,
+                callers=tuple(Caller(service=one) for one in sorted(callers)),
+            )
 
     def change_profile(self) -> None:
         service = self._any()
@@ -292,6 +374,9 @@ class Topology:
             self.remove_service,
             self.change_profile,
             self.change_request,
+            self.change_outsiders,
+            self.change_outsiders,
+            self.change_external,
         ]
         for _ in range(self.random.randint(1, 4)):
             self.random.choice(edits)()

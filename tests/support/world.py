@@ -13,8 +13,8 @@ from mtlsctl.model.credential import SHARED, CertificationAuthority, Credential,
 from mtlsctl.model.plan import Op, Step, Wave
 from mtlsctl.model.release import Receipt
 from mtlsctl.model.state import Live, State
-from mtlsctl.model.topology import Authorize, ClientCertificate
-from mtlsctl.model.trust import Member, vouched_for
+from mtlsctl.model.topology import MAIN, Authorize, ClientCertificate, ListenerId
+from mtlsctl.model.trust import Member, OutsideAnchor, vouched_for
 from mtlsctl.planner.refactoring import refactored
 from tests.support.runtimes import RUNTIMES
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from mtlsctl.model.credential import AuthorityProfile, CertificateProfile
     from mtlsctl.model.plan import Plan
     from mtlsctl.model.release import Callee, Endpoint, Recipe, ServedListener
-    from mtlsctl.model.topology import InstanceId, Inventory, ListenerId
+    from mtlsctl.model.topology import InstanceId, Inventory
+    from mtlsctl.model.trust import TrustAnchor
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 BACKDATED = timedelta(minutes=5)
@@ -186,6 +187,7 @@ class World:
         names to SHARED; one that is declared so is left out.
         """
         declared = {(edge.caller, edge.listener.service, edge.listener.listener) for edge, _ in inventory.edges()}
+        declared |= {(who, instance.service, door) for who, instance, door in self.outside_calls(inventory)}
         doors: set[Door] = set()
         for instance, live in self.state.live.items():
             for served in live.recipe.listeners:
@@ -207,8 +209,37 @@ class World:
         policy = served.policy
         if policy.members is not None:
             assert {one.anchor for one in policy.members} <= policy.anchors
-            return {one.service for one in policy.members}
-        return set(map(vouched_for, policy.anchors))
+            assert not policy.is_mixed
+            return {_who(one.anchor, one.name) for one in policy.members}
+        return {_who(anchor, vouched_for(anchor)) for anchor in policy.anchors}
+
+    @staticmethod
+    def outside_calls(inventory: Inventory) -> Iterator[Door]:
+        """Everybody from outside who is declared to be let in: by whom and as whom, at which instance and door."""
+        for service in inventory.services.values():
+            for listener in service.listeners:
+                for outsider in listener.outsiders:
+                    for sha256 in outsider.certificates:
+                        for identity in outsider.identities or ("",):
+                            who = _who(OutsideAnchor(outsider.name, sha256), identity)
+                            yield from ((who, instance, listener.name) for instance in service.instances)
+
+    def lets_in(self, call: Door) -> bool:
+        """Whether somebody from outside is let in there."""
+        who, instance, listener = call
+        recipe = self.recipe(instance)
+        served = recipe.served(listener) if recipe else None
+        return served is not None and who in self._welcome(served)
+
+    def calls_outside(self, inventory: Inventory) -> Iterator[Call]:
+        """Every declared call to a server outside that its caller knows of, whichever way."""
+        for server in inventory.external_servers:
+            for caller in server.callers:
+                for instance in inventory.services[caller.service].instances:
+                    recipe = self.recipe(instance)
+                    callee = recipe.called(ListenerId(server.name, MAIN)) if recipe else None
+                    if callee is not None and (callee.policy.anchors or callee.believes_system):
+                        yield instance, callee.listener
 
     @staticmethod
     def _takes_members(inventory: Inventory, instance: InstanceId, listener: str) -> bool:
@@ -221,6 +252,11 @@ class World:
         service = inventory.services.get(instance.service)
         doors = service.listeners if service else ()
         return all(door.client_certificate is ClientCertificate.REQUIRED for door in doors if door.name == listener)
+
+
+def _who(anchor: TrustAnchor, name: str) -> str:
+    """A service by its name; somebody from outside by everything that lets them in."""
+    return f"{anchor.name} {anchor.sha256} {name}" if isinstance(anchor, OutsideAnchor) else name
 
 
 def opened(before: set[Door], after: set[Door]) -> set[Door]:

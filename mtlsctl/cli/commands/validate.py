@@ -32,8 +32,9 @@ def validate(
     from mtlsctl.cli.views.diagnostics import diagnostics_text
     from mtlsctl.cli.views.document import json_text
     from mtlsctl.cli.views.validate import Checked, checked_document, checked_summary
-    from mtlsctl.cli.wiring import inventory_of, project_of
+    from mtlsctl.cli.wiring import clock, inventory_of, project_of
     from mtlsctl.inventory import load_inventory
+    from mtlsctl.operations.outside import refuse_unfit
     from mtlsctl.operations.requests import check_requests
     from mtlsctl.render.catalog import load_catalog, runtimes_of
 
@@ -44,6 +45,7 @@ def validate(
     runtimes = runtimes_of(load_catalog())
     try:
         loaded = check_requests(load_inventory(file, runtimes, root=project.root))
+        refuse_unfit(loaded.inventory, now=clock())
         checked = Checked(loaded.inventory, tuple(loaded.warnings), len(loaded.files), time.monotonic() - began)
     except InventoryError as error:
         checked = Checked(None, error.diagnostics, None, time.monotonic() - began)

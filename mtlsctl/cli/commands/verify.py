@@ -52,6 +52,7 @@ def verify(
         sources=_sources(report.loaded.inventory),
         edges={edge: span for edge, span in report.loaded.inventory.edges() if span is not None},
         left_out=report.left_out,
+        beyond=report.beyond,
         elapsed=timedelta(seconds=time.monotonic() - began),
     )
     terminal.detail(2, lambda: _probes(screen))

@@ -74,6 +74,7 @@ _SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = MappingProxyType(
         Event.INTENDED: lambda detail: f"about to sign {counted(len(detail['signatures']), 'certificate')}",
         Event.SIGNING: lambda detail: f"signing {_signature(detail)}",
         Event.SIGNED: lambda detail: f"signed {_signature(detail)}, serial {detail['serial'][:8]}...",
+        Event.KEPT: lambda detail: f"kept {counted(len(detail['certificates']), 'certificate')} from outside",
         Event.KEY_DESTROYED: lambda detail: f"destroyed the key of {_authority(detail['authority'])}",
         Event.HOSTS: lambda detail: f"may put files on {_names(detail['hosts'])}",
         Event.HOST_FORGOTTEN: lambda detail: f"forgot host {detail['host']}: it holds nothing any more",

@@ -198,10 +198,10 @@ _ACCESS = {
 def access_rows(changes: Sequence[AccessChange], page: Page) -> list[tuple[Op, str, str, str]]:
     """(op, callers, listener with port, source). A long list has one row for each listener and op."""
     if page.full or len(changes) <= _ACCESS_ALONE:
-        return [(one.op, caller_of(one.edge.caller), _door_of(one), _source_of(one)) for one in _ordered(changes)]
-    doors: dict[tuple[ListenerId, int, bool, bool], list[AccessChange]] = defaultdict(list)
+        return [(one.op, caller_of(one.caller), _door_of(one), _source_of(one)) for one in _ordered(changes)]
+    doors: dict[tuple[ListenerId, int, Op, bool], list[AccessChange]] = defaultdict(list)
     for one in changes:
-        doors[one.edge.listener, one.port, one.op != Op.ADD, one.edge.caller != ANYBODY].append(one)
+        doors[one.edge.listener, one.port, one.op, one.edge.caller != ANYBODY].append(one)
     return [_door_row(those) for _, those in sorted(doors.items())]
 
 
@@ -216,14 +216,14 @@ def _door_of(change: AccessChange) -> str:
 
 def _door_row(changes: Sequence[AccessChange]) -> tuple[Op, str, str, str]:
     """Of one listener and op; the row's source is that of its first caller."""
-    by_caller = {one.edge.caller: one for one in changes}
+    by_caller = {one.caller: one for one in changes}
     callers = sorted(by_caller)
     first = by_caller[callers[0]]
     return first.op, ", ".join(map(caller_of, callers)), _door_of(first), _source_of(first)
 
 
 def _ordered(changes: Sequence[AccessChange]) -> list[AccessChange]:
-    return sorted(changes, key=lambda one: (one.edge.listener, one.port, one.op != Op.ADD, one.edge.caller))
+    return sorted(changes, key=lambda one: (one.edge.listener, one.port, one.op != Op.ADD, one.caller))
 
 
 def _source_of(change: AccessChange) -> str:

@@ -6,16 +6,19 @@ from typing import TYPE_CHECKING
 
 from mtlsctl import __version__
 from mtlsctl.cli.views.page import Tone, columns, escaped, relative, shortened, stamp
-from mtlsctl.model.topology import ANYBODY, ClientCertificate
+from mtlsctl.model.topology import ANYBODY, ClientCertificate, outside
+from mtlsctl.model.trust import EVERYBODY, OutsideAnchor, in_order, member_order
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from mtlsctl.cli.views.page import Page
     from mtlsctl.model.credential import Credential
-    from mtlsctl.model.release import ServedListener
+    from mtlsctl.model.release import Callee, ServedListener
     from mtlsctl.model.state import Live, State
+    from mtlsctl.model.trust import Member, TrustAnchor
+    from mtlsctl.operations.outside import HandedOut
 
 
 def show_text(state: State, now: datetime, page: Page) -> str:
@@ -39,7 +42,7 @@ def _row(live: Live, state: State, now: datetime) -> list[str]:
         "unknown" if credential is None else _certificate(credential),
         "" if credential is None else relative(credential.not_after, now),
         " ".join(who for served in recipe.listeners for who in _let_in(served)) or "-",
-        " ".join(str(callee.listener) for callee in recipe.callees) or "-",
+        " ".join(map(_callee, recipe.callees)) or "-",
     ]
 
 
@@ -50,7 +53,26 @@ def _certificate(credential: Credential) -> str:
 
 def _let_in(served: ServedListener) -> list[str]:
     is_open = served.client_certificate is not ClientCertificate.REQUIRED
-    return [*served.callers, *(["anybody"] if is_open else [])]
+    return [*_callers(served), *(["anybody"] if is_open else [])]
+
+
+def _callers(served: ServedListener) -> list[str]:
+    beyond = served.policy.outsiders
+    return [outside(caller) if caller in beyond else caller for caller in served.callers]
+
+
+def _callee(callee: Callee) -> str:
+    return outside(callee.listener.service) if callee.is_outside else str(callee.listener)
+
+
+def _anchor(anchor: TrustAnchor) -> str:
+    """Its name; of one from outside with its whole digest."""
+    return f"{outside(anchor.name)} sha256:{anchor.sha256}" if isinstance(anchor, OutsideAnchor) else str(anchor)
+
+
+def _member(member: Member) -> dict[str, object]:
+    subject = None if member.name == EVERYBODY else member.subject
+    return {"anchor": _anchor(member.anchor), "subject": subject}
 
 
 def show_document(state: State) -> dict[str, object]:
@@ -83,12 +105,15 @@ def _live(live: Live, state: State) -> dict[str, object]:
                 "name": served.name,
                 "sockets": [{"address": socket.address, "port": socket.port} for socket in served.sockets],
                 "client_certificate": served.client_certificate.value,
-                "callers": list(served.callers),
-                "anchors": [str(anchor) for anchor in sorted(served.policy.anchors)],
+                "callers": _callers(served),
+                "anchors": [_anchor(anchor) for anchor in in_order(served.policy.anchors)],
+                "members": None
+                if served.policy.members is None
+                else [_member(one) for one in sorted(served.policy.members, key=member_order)],
             }
             for served in recipe.listeners
         ],
-        "calls": [str(callee.listener) for callee in recipe.callees],
+        "calls": list(map(_callee, recipe.callees)),
         "certificate": None
         if credential is None
         else {
@@ -107,6 +132,21 @@ def _call(grant: Mapping[str, str], words: str) -> str:
     if grant["caller"] == ANYBODY:
         return f"anybody {words} {grant['listener']} without a certificate"
     return f"{grant['caller']} {words} {grant['listener']}"
+
+
+def anchors_text(found: Sequence[HandedOut]) -> str:
+    """The certificates one after the other, as programs read them: nothing else stands between them."""
+    return "".join(one.pem for one in found)
+
+
+def anchors_document(found: Sequence[HandedOut]) -> dict[str, object]:
+    return {
+        "format_version": "1.0",
+        "kind": "anchors",
+        "tool_version": __version__,
+        "anchors": [{"anchor": one.anchor, "instances": list(one.instances), "pem": one.pem} for one in found],
+        "diagnostics": [],
+    }
 
 
 def saved_plan_text(document: Mapping[str, object]) -> str:

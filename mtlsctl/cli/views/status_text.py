@@ -6,7 +6,8 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from mtlsctl import __version__
-from mtlsctl.cli.views.page import Tone, columns, counted, relative, stamp
+from mtlsctl.cli.views.page import Tone, columns, counted, escaped, relative, stamp
+from mtlsctl.model.topology import outside
 from mtlsctl.operations.status import Standing
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ _ADVICE = {
 
 def status_text(found: Status, page: Page) -> str:
     blocks = [[_headline(found)], *_trouble(found, page), _authorities(found, page), _certificates(found, page)]
-    blocks.append(_processes(found, page))
+    blocks += [_outside(found, page), _processes(found, page)]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
 
@@ -68,6 +69,25 @@ def _authorities(found: Status, page: Page) -> list[str]:
     lines = columns([["Service CAs", "expires", "leaves", "state"], *rows], indent="")
     if not held:
         return []
+    return [page.paint(lines[0], Tone.BOLD), *lines[1:], *_more(len(held) - len(shown))]
+
+
+def _outside(found: Status, page: Page) -> list[str]:
+    """Certificates that somebody else made and has to replace."""
+    if not found.outside:
+        return []
+    held = sorted(found.outside, key=lambda one: (one.not_after, one.anchor))
+    shown = held if page.full else held[:_LISTED]
+    rows = [
+        [
+            f"  {outside(one.anchor.name)}",
+            relative(one.not_after, found.now),
+            _WORDS[one.standing],
+            escaped(one.subject),
+        ]
+        for one in shown
+    ]
+    lines = columns([["From outside", "expires", "state", "subject"], *rows], indent="")
     return [page.paint(lines[0], Tone.BOLD), *lines[1:], *_more(len(held) - len(shown))]
 
 
@@ -127,6 +147,16 @@ def status_document(found: Status) -> dict[str, object]:
         "operations": [_operation(one) for one in found.operations],
         "authorities": [_authority(one) for one in found.authorities],
         "certificates": [_certificate(one) for one in found.certificates if one.release is not None],
+        "outside": [
+            {
+                "name": one.anchor.name,
+                "certificate_sha256": one.anchor.sha256,
+                "subject": one.subject,
+                "not_after": stamp(one.not_after),
+                "state": one.standing.value,
+            }
+            for one in found.outside
+        ],
         "undelivered": [str(one.credential.id) for one in waiting],
         "orphans": [{"issuer": str(one.intent.issuer), "serial": one.intent.serial} for one in found.orphans],
         "keys_missing": list(map(str, found.keys_missing)),

@@ -36,10 +36,13 @@ def checked_summary(checked: Checked) -> str:
         return f"{summary_of(checked.diagnostics)}{files} {took}"
     inventory = checked.inventory
     edges = sum(1 for _ in inventory.edges())
+    doors = (listener for service in inventory.services.values() for listener in service.listeners)
+    beyond = sum(len(one.outsiders) for one in doors) + sum(len(one.callers) for one in inventory.external_servers)
     sizes = (
         counted(len(inventory.services), "service"),
         counted(len(inventory.hosts), "host"),
         counted(edges, "declared call"),
+        *([f"{counted(beyond, 'call')} from or to the outside"] if beyond else []),
     )
     return f"{', '.join(sizes)}: {summary_of(checked.diagnostics)}{files} {took}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mtlsctl import __version__
-from mtlsctl.cli.views.verify_text import row_of
+from mtlsctl.cli.views.verify_text import row_of, why_left_out
 from mtlsctl.model.probe import Observation, Presented, Verdict
 
 if TYPE_CHECKING:
@@ -27,7 +27,11 @@ def verify_document(screen: VerifyScreen) -> dict[str, object]:
             "inconclusive": screen.count(Verdict.INCONCLUSIVE),
             "not_probed": screen.count(Verdict.NOT_PROBED),
             "left_out": screen.left_out,
+            "outside": len(screen.beyond),
         },
+        "outside": [
+            {"caller": one.caller, "listener": str(one.listener), "reason": why_left_out(one)} for one in screen.beyond
+        ],
         "exit_code": screen.exit_code,
         "diagnostics": [],
     }

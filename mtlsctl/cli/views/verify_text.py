@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mtlsctl.cli.views.page import Tone, counted, escaped, padded, took, wrapped
 from mtlsctl.model.probe import Expectation, Observation, Presented, Verdict
-from mtlsctl.model.topology import Edge
+from mtlsctl.model.topology import Edge, outside
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -44,6 +44,8 @@ class VerifyScreen:
     elapsed: timedelta | None = None
     left_out: int = 0
     """Forbidden pairs that a large estate leaves to chance."""
+    beyond: tuple[Edge, ...] = ()
+    """Declared calls of which one end is not ours, so that nobody here can try them."""
 
     def count(self, verdict: Verdict) -> int:
         return sum(one.verdict is verdict for one in self.outcomes)
@@ -66,6 +68,8 @@ def verify_text(screen: VerifyScreen, page: Page) -> str:
     blocks = [_legend(screen, page), *_matrix(screen, page), *_open_to_anybody(screen, page)]
     blocks += ["\n".join(_findings(screen, verdict, page)) for verdict in _WORST_FIRST if screen.count(verdict)]
     blocks += _stand_ins(screen, page)
+    if screen.beyond:
+        blocks.append("\n".join(_left_out(screen, page)))
     blocks.append(_unbroken(wrapped(counts_line(screen), width=page.width, first="", rest="  ")))
     return "\n\n".join(blocks) + "\n"
 
@@ -77,6 +81,20 @@ def _stand_ins(screen: VerifyScreen, page: Page) -> list[str]:
         return []
     text = f"Tried with probe certificates of ten minutes, as their owners keep the keys: {', '.join(callers)}."
     return ["\n".join(wrapped(text, width=page.width, first="", rest="  "))]
+
+
+def _left_out(screen: VerifyScreen, page: Page) -> list[str]:
+    """Calls from and to the outside: not probed, said so, and no reason to fail."""
+    shown = screen.beyond if page.full else screen.beyond[:_SHOWN]
+    lines = [f"{page.symbol('not probed')} {one}   left out: {why_left_out(one)}" for one in shown]
+    if len(shown) < len(screen.beyond):
+        lines.append(f"... {len(screen.beyond) - len(shown):,} more (-o json has them all)")
+    return lines
+
+
+def why_left_out(call: Edge) -> str:
+    """Which end of a call is not ours."""
+    return "the server is not ours" if call.listener.service.endswith(outside("")) else "the caller's key is not ours"
 
 
 _WORST_FIRST = (Verdict.CONTRADICTION, Verdict.INCONCLUSIVE, Verdict.NOT_PROBED)
@@ -282,6 +300,8 @@ def counts_line(screen: VerifyScreen) -> str:
         f"{count[Verdict.INCONCLUSIVE]:,} inconclusive",
         f"{count[Verdict.NOT_PROBED]:,} not probed",
     ]
+    if screen.beyond:
+        parts.append(f"{counted(len(screen.beyond), 'call')} from or to the outside left out")
     if screen.left_out:
         parts.append(f"{screen.left_out:,} forbidden pairs left out of the sample")
     if screen.elapsed is not None:

@@ -1,7 +1,7 @@
 'use strict';
 // Written by mtlsctl. This folder is one release and is never edited. See README.md of the runtime `node`.
 
-const constants = require('node:crypto').constants;
+const { constants, X509Certificate } = require('node:crypto');
 const dns = require('node:dns');
 const fs = require('node:fs');
 const https = require('node:https');
@@ -41,6 +41,17 @@ function readAnchors(file) {
   return text;
 }
 
+function certificatesIn(text) {
+  const blocks = text.match(/-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g) || [];
+  return blocks.map((block) => new X509Certificate(block));
+}
+
+// Node writes a name line by line, the most general part first; RFC 4514 the other way round, with commas. An empty
+// name is undefined in Node.
+function nameOf(lines) {
+  return (lines || '').split('\n').reverse().join(',');
+}
+
 // Reads every file once. Throws when anything is missing or does not fit, so that a release is live whole or not.
 function load() {
   const cert = fs.readFileSync(CERTIFICATE, 'utf8');
@@ -57,8 +68,10 @@ function load() {
   };
   const listeners = new Map();
   const callers = new Map();
+  const issuers = new Map();
   for (const [name, listener] of LISTENERS) {
     callers.set(name, listener.callers);
+    issuers.set(name, listener.callers === null ? [] : certificatesIn(readAnchors(listener.clientsTrust)));
     listeners.set(name, Object.assign({}, closed, {
       ca: listener.clientsTrust === null ? [] : [readAnchors(listener.clientsTrust)],
       // For `optional` too a certificate is required until keepReloaded() watches what is shown instead of one.
@@ -74,7 +87,7 @@ function load() {
       endpoints: callee.endpoints,
       serverName: callee.serverName,
       options: Object.assign(callee.asks ? { cert, key } : {}, {
-        ca: [readAnchors(callee.serversTrust)],
+        ca: callee.serversTrust === null ? undefined : [readAnchors(callee.serversTrust)],
         servername: callee.serverName, // Sent, and checked against the certificate.
         rejectUnauthorized: true,
         minVersion: 'TLSv1.2',
@@ -87,7 +100,7 @@ function load() {
   for (const options of [closed, ...listeners.values(), ...Array.from(callees.values(), (one) => one.options)]) {
     tls.createSecureContext(options); // Refuses a key that does not belong to the certificate.
   }
-  return { release: RELEASE, closed, listeners, modes, callers, callees };
+  return { release: RELEASE, closed, listeners, modes, callers, issuers, callees };
 }
 
 // The callee's name leads to its endpoints, whatever DNS knows of it; every other name is looked up as ever.
@@ -235,15 +248,30 @@ function mayPass(state, asked, socket) {
   return socket.authorized === true && isCaller(state, asked.listener, socket);
 }
 
-// Whether the authority, which vouches for more services than may call, vouches for one that may: names as wholes.
+// Whether the authority, which vouches for more than may call, vouches for one that may: names as wholes. Node cannot
+// limit the depth of a chain, and an intermediate may bear any name: so the authority itself must have signed.
 function isCaller(state, listener, socket) {
-  const callers = state.live.callers === undefined ? null : state.live.callers.get(listener);
+  const live = state.live;
+  const callers = live.callers === undefined ? null : live.callers.get(listener);
   if (callers === null) {
     return true;
   }
   const certificate = socket.getPeerX509Certificate();
-  return callers !== undefined && certificate !== undefined
-    && callers.has(certificate.issuer + '|' + certificate.subject);
+  if (callers === undefined || certificate === undefined) {
+    return false;
+  }
+  try {
+    const issuer = nameOf(certificate.issuer);
+    if (!callers.has(issuer + '|' + nameOf(certificate.subject))) {
+      return false;
+    }
+    // A release from before this was looked at knows no authorities but those of the estate, which have none below.
+    return live.issuers === undefined || live.issuers.get(listener).some(
+      (authority) => nameOf(authority.subject) === issuer && certificate.verify(authority.publicKey),
+    );
+  } catch (error) {
+    return false; // What cannot be read is nobody's name, and must not end the program.
+  }
 }
 
 function showsNothing(socket) {

@@ -208,6 +208,8 @@ release_class = Class.new do
   end
 
   def store(file)
+    return OpenSSL::X509::Store.new.tap(&:set_default_paths) if file.nil?
+
     certificates(file).each_with_object(OpenSSL::X509::Store.new) { |one, into| into.add_cert(one) }
   end
 end
