@@ -806,7 +806,7 @@ SAMPLE: Any = {
                 {
                     "name": "opendoor",
                     "port": "8445",
-                    "callers": [{"name": "club", "certificates": ["clubfile"], "authorize": "any-member"}],
+                    "callers": [{"name": "club", "certificates": ["openfile"], "authorize": "any-member"}],
                 },
             ],
             "settings": {"upstream": "http://upstreamhost.example:8080/upstreampath", "egress": {"filekeeper": "9001"}},
@@ -833,8 +833,23 @@ SAMPLE: Any = {
             "listen": "8446",
             "client_certificate": "required",
             "forward_identity": "headers",
-            "callers": ["shellcaller"],
+            "callers": [
+                "shellcaller",
+                {"name": "visitor", "certificates": ["callerfile"], "identities": ["foreignname"]},
+            ],
             "settings": {"upstream": "http://upstreamhost.example:8080/upstreampath"},
+        },
+        "wideopen": {
+            "runtime": "nginx",
+            "hosts": ["seenhost"],
+            "listen": "8447",
+            "callers": [{"name": "society", "certificates": ["unionfile"], "authorize": "any-member"}],
+        },
+        "requester": {"runtime": "pem", "hosts": ["seenhost"], "certificate_request": "onerequest"},
+        "petitioner": {
+            "runtime": "pem",
+            "hosts": ["folderhost"],
+            "certificate_request": {"folderhost": "onepetition"},
         },
         "shellcaller": {"runtime": "curl", "hosts": ["seenhost"]},
         "program": {"runtime": "node", "hosts": ["folderhost"]},
@@ -850,7 +865,8 @@ SAMPLE: Any = {
         },
     ],
 }
-FILES = ("partnerfile", "clubfile", "serverfile")
+FILES = ("partnerfile", "openfile", "serverfile", "callerfile", "unionfile")
+REQUESTS = ("onerequest", "onepetition")
 if find_peer("ruby"):
     SAMPLE["services"]["gemcaller"] = {"runtime": "ruby", "hosts": ["seenhost"]}
     SAMPLE["services"]["filekeeper"]["callers"].append("gemcaller")
@@ -1032,8 +1048,9 @@ def unordered(node: Any, followed: Callable[[str], str]) -> Any:
 def one_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same for all, so that what was parsed once is known."""
     folder = tmp_path_factory.mktemp("inventory")
-    for name in FILES:
-        pem = f"-----BEGIN CERTIFICATE-----\n{base64.b64encode(name.encode()).decode()}\n-----END CERTIFICATE-----\n"
+    for name in (*FILES, *REQUESTS):
+        label = "CERTIFICATE REQUEST" if name in REQUESTS else "CERTIFICATE"
+        pem = f"-----BEGIN {label}-----\n{base64.b64encode(name.encode()).decode()}\n-----END {label}-----\n"
         (folder / name).write_text(pem)
         (folder / honest(name)).write_text(pem)
     return folder
