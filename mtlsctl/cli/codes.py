@@ -71,8 +71,8 @@ MEANINGS = MappingProxyType(
         "M5008": "The file after --out exists and is not a plan, so it is not replaced.",
         "M5009": "There is no file of that name to apply.",
         "M5010": "The saved plan was altered after it was saved; a change of any byte is found.",
-        "M7301": "A password that the inventory names is not set, or is not in the folder of secrets.",
-        "M7302": "A password that the inventory names lies where others can read it.",
+        "M7401": "A password that the inventory names is not set, or is not in the folder of secrets.",
+        "M7402": "A password that the inventory names lies where others can read it.",
         "M9001": "A bug in mtlsctl. Where it happened is in a file that the message names; it holds no values.",
         "M9002": "The operating system refused something: permissions, a full disk, a missing file.",
         "M9101": "The command line is not understood.",
@@ -89,12 +89,14 @@ MEANINGS = MappingProxyType(
 )
 
 
+def tables() -> tuple[Mapping[str, str], ...]:
+    """The table of every floor and the one here; no code stands in two of them."""
+    return (MEANINGS, *(import_module(name).MEANINGS for name in _TABLES))
+
+
 def meanings() -> Mapping[str, str]:
     """Every code -> its meaning."""
-    found: dict[str, str] = dict(MEANINGS)
-    for name in _TABLES:
-        found.update(import_module(name).MEANINGS)
-    return dict(sorted(found.items()))
+    return dict(sorted((code, meaning) for table in tables() for code, meaning in table.items()))
 
 
 def explanation(code: str) -> str:

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from mtlsctl.render.catalog import RuntimeFolder
 
 SECRETS_FOLDER = "MTLSCTL_SECRETS_DIR"
-MISSING = "M7301"
-EXPOSED = "M7302"
+MISSING = "M7401"
+EXPOSED = "M7402"
 
 _NO_RELEASE = "0" * 16
 _STAND_IN = Secret(b"x" * 32)
@@ -63,7 +63,7 @@ def look_up_passwords(
 ) -> Passwords:
     """Every password that these releases need, and a try of each in the files that it goes into.
 
-    Raises SecretMissing (M7301, M7302) for one that is not there or that others can read, PreflightError M7107 for one
+    Raises SecretMissing (M7401, M7402) for one that is not there or that others can read, PreflightError M7107 for one
     that programs read differently, UnsafePlan M2301 for one that a file cannot hold: before anything is begun.
     """
     known: dict[PasswordSource, Secret] = {}
@@ -97,7 +97,7 @@ def _look_up(source: PasswordSource, environ: Mapping[str, str], keep_out: Seque
 
 
 def _read_secret(name: str, environ: Mapping[str, str], keep_out: Sequence[Path]) -> bytes:
-    folder = Path(environ.get("MTLSCTL_SECRETS_DIR", ""))
+    folder = Path(environ.get(SECRETS_FOLDER, ""))
     if not folder.is_absolute():
         raise SecretMissing(
             f"the inventory names the file `{name}` for the password of stores, and {SECRETS_FOLDER} names no folder",

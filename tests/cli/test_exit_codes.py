@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mtlsctl.cli.app import COMMANDS, build_app, run
-from mtlsctl.cli.codes import meanings
+from mtlsctl.cli.codes import meanings, tables
 from mtlsctl.cli.overview import OVERVIEW
 from tests.cli.estate import INVENTORY, Estate
 
@@ -352,6 +352,10 @@ def test_whatever_the_arguments_there_is_no_traceback(
         code = run(line)
         assert code in {0, 1, 6, 7, 64}
         assert "Traceback" not in capsys.readouterr().err
+
+
+def test_no_code_means_two_things() -> None:
+    assert sorted(code for table in tables() for code in table) == list(meanings())
 
 
 def test_every_code_that_the_source_names_is_explained(estate: Estate) -> None:

@@ -350,7 +350,7 @@ def test_no_password_of_stores_is_said_when_it_cannot_be_used(tmp_path: Path, sc
         assert (ran.code, "M7107" in ran.said) == (1, True), ran
     (tmp_path / "secrets/kept").chmod(0o644)
     ran = session.run("apply", "--yes", *LOUD, **environ)
-    assert (ran.code, "M7302" in ran.said) == (1, True), ran
+    assert (ran.code, "M7402" in ran.said) == (1, True), ran
     know(scanner, environ)
     assert scanner.hits(session.sinks()) == []
 

@@ -326,7 +326,7 @@ def test_a_password_that_is_missing_stops_everything_before_it_begins(again: Est
     before, operations = bytes_of(again), again.good("journal").out
     again.good("plan")
     ran = again.run("apply", "--yes")
-    assert (1, True) == (ran.code, "error[M7301]" in ran.err)
+    assert (1, True) == (ran.code, "error[M7401]" in ran.err)
     assert "MTLSCTL_SECRET_LEDGER" in ran.err
     assert (before, operations) == (bytes_of(again), again.good("journal").out)
     again.good("apply", "--yes", **ENVIRON)

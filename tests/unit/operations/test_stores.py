@@ -51,7 +51,7 @@ def test_a_password_is_the_value_of_its_variable() -> None:
 @pytest.mark.parametrize("environ", [{}, {"MTLSCTL_SECRET_A": ""}, {"MTLSCTL_SECRET_B": "something"}])
 def test_a_variable_that_is_not_set_is_said_to_be(environ: dict[str, str]) -> None:
     error = refused("env:MTLSCTL_SECRET_A", environ)
-    assert "M7301" == error.code
+    assert "M7401" == error.code
     assert "MTLSCTL_SECRET_A" in error.message
 
 
@@ -73,36 +73,36 @@ def test_a_password_is_the_content_of_its_file_without_the_end_of_the_line(secre
 
 
 def test_a_file_that_is_not_there_is_said_to_be(secrets: Path) -> None:
-    assert "M7301" == refused("file:other", {"MTLSCTL_SECRETS_DIR": str(secrets)}).code
-    assert "M7301" == refused("file:store", {}).code
-    assert "M7301" == refused("file:store", {"MTLSCTL_SECRETS_DIR": "relative"}).code
-    assert "M7301" == refused("file:store", {"MTLSCTL_SECRETS_DIR": str(secrets / "store")}).code
+    assert "M7401" == refused("file:other", {"MTLSCTL_SECRETS_DIR": str(secrets)}).code
+    assert "M7401" == refused("file:store", {}).code
+    assert "M7401" == refused("file:store", {"MTLSCTL_SECRETS_DIR": "relative"}).code
+    assert "M7401" == refused("file:store", {"MTLSCTL_SECRETS_DIR": str(secrets / "store")}).code
 
 
 def test_a_symlink_is_not_followed(secrets: Path) -> None:
     (secrets / "link").symlink_to("store")
-    assert "M7301" == refused("file:link", {"MTLSCTL_SECRETS_DIR": str(secrets)}).code
+    assert "M7401" == refused("file:link", {"MTLSCTL_SECRETS_DIR": str(secrets)}).code
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o666, 0o620])
 def test_a_file_that_others_can_reach_is_refused(secrets: Path, mode: int) -> None:
     (secrets / "store").chmod(mode)
-    assert "M7302" == refused("file:store", {"MTLSCTL_SECRETS_DIR": str(secrets)}).code
+    assert "M7402" == refused("file:store", {"MTLSCTL_SECRETS_DIR": str(secrets)}).code
 
 
 def test_what_is_no_file_is_refused(secrets: Path) -> None:
     os.mkfifo(secrets / "pipe", 0o600)
     (secrets / "folder").mkdir()
     for name in ("pipe", "folder"):
-        assert refused(f"file:{name}", {"MTLSCTL_SECRETS_DIR": str(secrets)}).code in {"M7301", "M7302"}
+        assert refused(f"file:{name}", {"MTLSCTL_SECRETS_DIR": str(secrets)}).code in {"M7401", "M7402"}
 
 
 def test_a_folder_inside_the_repository_is_refused(secrets: Path, tmp_path: Path) -> None:
     environ = {"MTLSCTL_SECRETS_DIR": str(secrets)}
-    assert "M7302" == refused("file:store", environ, keep_out=[tmp_path]).code
+    assert "M7402" == refused("file:store", environ, keep_out=[tmp_path]).code
     outside = tmp_path / "elsewhere"
     outside.symlink_to(secrets)
-    assert "M7302" == refused("file:store", {"MTLSCTL_SECRETS_DIR": str(outside)}, keep_out=[secrets]).code
+    assert "M7402" == refused("file:store", {"MTLSCTL_SECRETS_DIR": str(outside)}, keep_out=[secrets]).code
     assert look_up("file:store", environ, keep_out=[tmp_path / "repository"]) is not None
 
 
