@@ -6,10 +6,9 @@ import hashlib
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-BASE = PurePosixPath("/etc/mtlsctl")
-CERTIFICATE_FILE = "tls.crt"
-KEY_FILE = "tls.key"
-SECRET_MODE = 0o600
+from mtlsctl.model import files
+
+BASE = PurePosixPath(files.BASE)
 LINEAGE_FILE = BASE / ".lineage"
 """Says whose tree it is. No service has a name with a dot, so nothing of a service can lie there."""
 RELEASES_KEPT = 3
@@ -23,7 +22,7 @@ class StagedFile:
 
     path: str
     content: bytes = field(repr=False)
-    mode: int = 0o640
+    mode: int = files.PUBLIC_MODE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,11 +88,6 @@ def combined(chain_pem: bytes, key_pem: bytes) -> bytes:
     """
     leaf, end, _ = chain_pem.partition(_END)
     return leaf + end + key_pem
-
-
-def release_name(release_digest: str) -> str:
-    """The folder's name: the first 16 hex digits of the release's digest."""
-    return release_digest[:16]
 
 
 def pointer_sha256(pointer: Pointer) -> str:

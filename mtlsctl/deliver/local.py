@@ -11,10 +11,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from mtlsctl.deliver import apache, tree
 from mtlsctl.deliver.layout import (
-    CERTIFICATE_FILE,
-    KEY_FILE,
     LINEAGE_FILE,
-    SECRET_MODE,
     CurrentPointer,
     FilePointer,
     StagedFile,
@@ -35,6 +32,7 @@ from mtlsctl.deliver.process import (
 )
 from mtlsctl.errors import DeliveryError
 from mtlsctl.failpoints import reach
+from mtlsctl.model.files import CERTIFICATE_FILE, KEY_FILE, RELEASE_NAME, SECRET_MODE
 from mtlsctl.model.identifiers import LABEL
 from mtlsctl.model.runtime import Check, Reload
 from mtlsctl.model.secret import Secret
@@ -46,9 +44,8 @@ if TYPE_CHECKING:
     from mtlsctl.deliver.process import Ran
     from mtlsctl.model.topology import DirectoryHost
 
-_RELEASE = re.compile(r"[0-9a-f]{16}")
 _SPKI = re.compile(r"[0-9a-f]{64}")
-_TARGET = re.compile(r"releases/[0-9a-f]{16}")
+_TARGET = re.compile(rf"releases/{RELEASE_NAME.pattern}")
 _BIND_REFUSED = re.compile(rb"bind\(\) to [^ ]+ failed \((?:13|99): ")
 _NODE_MODULE = "mtls.cjs"
 
@@ -110,7 +107,7 @@ class LocalTransport:
         with self._tree.step("write the key", path), self._tree.folder(path.parent, create=True) as folder:
             partial = path.name + ".partial"
             tree.remove_file(folder, partial)
-            tree.write_new(folder, partial, key.reveal(), 0o600)
+            tree.write_new(folder, partial, key.reveal(), SECRET_MODE)
             os.rename(partial, path.name, src_dir_fd=folder, dst_dir_fd=folder)
             tree.sync(folder)
 
@@ -244,7 +241,7 @@ class LocalTransport:
         """See `Transport.releases`; the age is that of the folder's last new entry."""
         path = _service_path(service) / "releases"
         with self._tree.step("list", path), suppress(FileNotFoundError), self._tree.folder(path) as folder:
-            names = [name for name in tree.names_in(folder) if _RELEASE.fullmatch(name)]
+            names = [name for name in tree.names_in(folder) if RELEASE_NAME.fullmatch(name)]
             ages = {n: os.stat(n, dir_fd=folder, follow_symlinks=False).st_mtime_ns for n in names}
             return tuple(sorted(names, key=lambda name: (ages[name], name)))
         return ()
@@ -464,7 +461,7 @@ def _service_path(service: str) -> PurePosixPath:
 
 
 def _release_path(service: str, release: str) -> PurePosixPath:
-    if LABEL.fullmatch(service) is None or _RELEASE.fullmatch(release) is None:
+    if LABEL.fullmatch(service) is None or RELEASE_NAME.fullmatch(release) is None:
         raise DeliveryError(f"{service!r}, {release!r} do not name a release", code="M4102")
     return release_folder(service, release)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mtlsctl.errors import InspectionError, PreflightError, UsageError
 from mtlsctl.model.diagnostic import Diagnostic, Severity
+from mtlsctl.model.files import CERTIFICATE_FILE, KEY_FILE
 from mtlsctl.model.identifiers import DnsId, InvalidIdentifier, IpId
 from mtlsctl.model.secret import Secret
 from mtlsctl.model.topology import ClientCertificate, InstanceId
@@ -428,7 +429,7 @@ def _delivered(bearer: str, estate: Estate | None, at_hand: AtHand) -> tuple[Ide
     if instance not in applied.files:
         raise UsageError(f"--as {instance}: {applied.missing[instance]}", code="M9109")
     files = applied.files[instance]
-    identity = Identity(chain=files["tls.crt"][0], key=Secret(files["tls.key"][0]))
+    identity = Identity(chain=files[CERTIFICATE_FILE][0], key=Secret(files[KEY_FILE][0]))
     return _fitting(identity, f"the delivered key of {instance} does not belong to its certificate"), str(instance)
 
 

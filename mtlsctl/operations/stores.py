@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mtlsctl.deliver.layout import StagedFile
 from mtlsctl.errors import PreflightError, SecretMissing, UnsafePlan
+from mtlsctl.model.files import PUBLIC_MODE, SECRET_MODE
 from mtlsctl.model.keystore import SEALED, PasswordSource, StoreKind
 from mtlsctl.model.secret import Secret
 from mtlsctl.pki.keys import load_private
@@ -21,7 +22,7 @@ from mtlsctl.pki.keystores import (
     make_store,
     read_store,
 )
-from mtlsctl.render.release import PUBLIC_MODE, SECRET_MODE, render_secret_files
+from mtlsctl.render.release import render_secret_files
 from mtlsctl.render.stores import password_source, specifications
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from mtlsctl.deliver.layout import KEY_FILE, pointer_sha256
+from mtlsctl.deliver.layout import pointer_sha256
 from mtlsctl.errors import DeliveryError, MtlsctlError, PreflightError, SealedKeyError, StateLocked, UsageError
+from mtlsctl.model.files import CERTIFICATE_FILE, KEY_FILE, servers_file
 from mtlsctl.model.probe import Expectation, Observation, Outcome, Presented, Verdict
 from mtlsctl.model.secret import Secret
 from mtlsctl.model.topology import OUTSIDE, ClientCertificate, DirectoryHost, Edge, InstanceId
@@ -17,7 +18,6 @@ from mtlsctl.operations.publication import make_receipt
 from mtlsctl.operations.releases import pointer_path
 from mtlsctl.operations.settle import served_by
 from mtlsctl.pki.keys import generate_key, private_pem
-from mtlsctl.pki.preflight import bundle_name
 from mtlsctl.pki.probes import (
     PROBE_KEY,
     craft_foreign,
@@ -351,7 +351,7 @@ class _Identities:
             return door
         if probe.caller is not None and probe.expected is Expectation.ALLOWED and self._calls(probe.caller, probe):
             files = self.applied.of(probe.caller)
-            path = f"servers/{bundle_name(probe.listener)}.pem"
+            path = servers_file(probe.listener)
             if isinstance(files, NotProbed):
                 return files
             return files[path][0] if path in files else NotProbed(reason=f"{probe.caller} holds no {path}")
@@ -390,4 +390,4 @@ class _Identities:
 
 
 def _identity(files: Files) -> Identity:
-    return Identity(chain=files["tls.crt"][0], key=Secret(files[KEY_FILE][0]))
+    return Identity(chain=files[CERTIFICATE_FILE][0], key=Secret(files[KEY_FILE][0]))

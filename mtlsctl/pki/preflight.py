@@ -14,9 +14,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from mtlsctl.errors import PreflightError
 from mtlsctl.model.credential import CredentialId
+from mtlsctl.model.files import CERTIFICATE_FILE, CLIENTS_FOLDER, KEY_FILE, SECRET_MODE, clients_file, servers_file
 from mtlsctl.model.keystore import SEALED, StoreKind
 from mtlsctl.model.secret import Secret
-from mtlsctl.model.topology import MAIN, ClientCertificate
+from mtlsctl.model.topology import ClientCertificate
 from mtlsctl.model.trust import NAME_BYTES_LIMIT, NAME_BYTES_WARN, in_order
 from mtlsctl.pki import codes
 from mtlsctl.pki.inspect import parse_certificate, presents
@@ -33,13 +34,9 @@ if TYPE_CHECKING:
     from mtlsctl.model.credential import Credential
     from mtlsctl.model.keystore import StoreSpecification
     from mtlsctl.model.release import Recipe
-    from mtlsctl.model.topology import ListenerId
     from mtlsctl.model.trust import TrustAnchor
     from mtlsctl.pki.inspect import Parsed
 
-CHAIN_FILE = "tls.crt"
-KEY_FILE = "tls.key"
-_KEY_MODE = 0o600
 _WRITABLE_BY_OTHERS = 0o022
 _SPECIAL_BITS = 0o7000
 _PRIVATE_MARK = b"PRIVATE KEY-----"
@@ -115,34 +112,29 @@ def preflight(
 def expected_bundles(recipe: Recipe) -> dict[str, frozenset[TrustAnchor]]:
     """Every PEM bundle that a release of this recipe holds, and the anchors in it; a door without callers has none."""
     clients = {
-        f"clients/{served.name}.pem": served.policy.anchors
+        clients_file(served.name): served.policy.anchors
         for served in recipe.listeners
         if served.policy.anchors and served.client_certificate is not ClientCertificate.NONE
     }
     servers = {
-        f"servers/{bundle_name(callee.listener)}.pem": callee.policy.anchors
+        servers_file(callee.listener): callee.policy.anchors
         for callee in recipe.callees
         if not callee.believes_system
     }
     return clients | servers
 
 
-def bundle_name(listener: ListenerId) -> str:
-    """The file stem for a called door: `<service>` for its main one, else `<service>.<listener>`."""
-    return listener.service if listener.listener == MAIN else f"{listener.service}.{listener.listener}"
-
-
 def _identity_findings(files: Mapping[str, tuple[bytes, int]], expected: Expected) -> Iterator[Finding]:
-    needed = (CHAIN_FILE, KEY_FILE) if expected.recipe.holds_key else (CHAIN_FILE,)
+    needed = (CERTIFICATE_FILE, KEY_FILE) if expected.recipe.holds_key else (CERTIFICATE_FILE,)
     missing = [path for path in needed if path not in files]
     if missing:
         yield from (Finding(codes.FILE_MISSING, f"{path} is missing") for path in missing)
         return
     try:
-        chain = [parse_certificate(der) for der in parse_bundle(files[CHAIN_FILE][0])]
+        chain = [parse_certificate(der) for der in parse_bundle(files[CERTIFICATE_FILE][0])]
         issuer = parse_certificate(expected.issuer)
     except PreflightError as error:
-        yield Finding(error.code, f"{CHAIN_FILE}: {error.message}")
+        yield Finding(error.code, f"{CERTIFICATE_FILE}: {error.message}")
         return
     leaf = chain[0]
     if KEY_FILE in files:
@@ -161,56 +153,60 @@ def _key_findings(pem: bytes, leaf: Parsed) -> Iterator[Finding]:
         yield Finding(error.code, f"{KEY_FILE}: {error.message}")
         return
     if key.public_key() != leaf.public_key:
-        yield Finding(codes.KEY_MISMATCH, f"{KEY_FILE} does not belong to the certificate in {CHAIN_FILE}")
+        yield Finding(codes.KEY_MISMATCH, f"{KEY_FILE} does not belong to the certificate in {CERTIFICATE_FILE}")
 
 
 def _credential_findings(leaf: Parsed, credential: Credential) -> Iterator[Finding]:
     if leaf.sha256 != credential.certificate_sha256:
-        yield Finding(codes.WRONG_CERTIFICATE, f"{CHAIN_FILE} does not begin with the certificate {credential.id}")
+        yield Finding(
+            codes.WRONG_CERTIFICATE, f"{CERTIFICATE_FILE} does not begin with the certificate {credential.id}"
+        )
     elif leaf.public_key is None or spki_sha256(leaf.public_key) != credential.spki_sha256:  # type: ignore[arg-type]
-        yield Finding(codes.KEY_MISMATCH, f"{CHAIN_FILE} holds another key than {credential.id} was issued for")
+        yield Finding(codes.KEY_MISMATCH, f"{CERTIFICATE_FILE} holds another key than {credential.id} was issued for")
 
 
 def _chain_findings(chain: list[Parsed], issuer: Parsed, *, signs_itself: bool) -> Iterator[Finding]:
     leaf = chain[0]
     if len(chain) != 1:
-        yield Finding(codes.CHAIN, f"{CHAIN_FILE} holds {len(chain)} certificates; the leaf alone leads to its CA")
+        yield Finding(
+            codes.CHAIN, f"{CERTIFICATE_FILE} holds {len(chain)} certificates; the leaf alone leads to its CA"
+        )
     if leaf.is_ca or (leaf.subject == leaf.issuer) is not signs_itself:
-        yield Finding(codes.CHAIN, f"{CHAIN_FILE} does not begin with an end entity")
+        yield Finding(codes.CHAIN, f"{CERTIFICATE_FILE} does not begin with an end entity")
     try:
         leaf.certificate.verify_directly_issued_by(issuer.certificate)
     except (InvalidSignature, ValueError, TypeError):
-        yield Finding(codes.CHAIN, f"{CHAIN_FILE} is not signed by {issuer.common_names[0]}")
+        yield Finding(codes.CHAIN, f"{CERTIFICATE_FILE} is not signed by {issuer.common_names[0]}")
     authority = leaf.authority_key_identifier
     if authority is None or authority.key_identifier != issuer.subject_key_identifier:
-        yield Finding(codes.CHAIN, f"{CHAIN_FILE} does not carry its CA's key identifier")
+        yield Finding(codes.CHAIN, f"{CERTIFICATE_FILE} does not carry its CA's key identifier")
     if not signs_itself:
-        yield from (Finding(codes.CHAIN, f"{CHAIN_FILE}: {text}") for text in issuer_findings(leaf, issuer))
+        yield from (Finding(codes.CHAIN, f"{CERTIFICATE_FILE}: {text}") for text in issuer_findings(leaf, issuer))
 
 
 def _date_findings(leaf: Parsed, issuer: Parsed, expected: Expected) -> Iterator[Finding]:
     now = expected.now
-    for who, certificate in ((CHAIN_FILE, leaf), ("the CA of " + CHAIN_FILE, issuer)):
+    for who, certificate in ((CERTIFICATE_FILE, leaf), ("the CA of " + CERTIFICATE_FILE, issuer)):
         if now < certificate.not_before:
             yield Finding(codes.DATES, f"{who} is not valid before {certificate.not_before:%Y-%m-%d %H:%M}")
         if now >= certificate.not_after and not expected.is_presented:
             yield Finding(codes.DATES, f"{who} ended on {certificate.not_after:%Y-%m-%d %H:%M}")
     if leaf.not_after > issuer.not_after:
-        yield Finding(codes.DATES, f"{CHAIN_FILE} outlives its CA")
+        yield Finding(codes.DATES, f"{CERTIFICATE_FILE} outlives its CA")
 
 
 def _name_findings(leaf: Parsed, recipe: Recipe) -> Iterator[Finding]:
     for name in recipe.server_names:
         if not presents(leaf, name):
-            yield Finding(codes.NAMES, f"{CHAIN_FILE} does not present the name {name}")
+            yield Finding(codes.NAMES, f"{CERTIFICATE_FILE} does not present the name {name}")
 
 
 def _usage_findings(leaf: Parsed, recipe: Recipe) -> Iterator[Finding]:
     if recipe.listeners and ExtendedKeyUsageOID.SERVER_AUTH not in leaf.usage_oids:
-        yield Finding(codes.USAGES, f"{CHAIN_FILE} is not for servers (serverAuth), and its instance listens")
+        yield Finding(codes.USAGES, f"{CERTIFICATE_FILE} is not for servers (serverAuth), and its instance listens")
     shows = any(callee.asks for callee in recipe.callees)
     if shows and ExtendedKeyUsageOID.CLIENT_AUTH not in leaf.usage_oids:
-        yield Finding(codes.USAGES, f"{CHAIN_FILE} is not for clients (clientAuth), and its instance calls")
+        yield Finding(codes.USAGES, f"{CERTIFICATE_FILE} is not for clients (clientAuth), and its instance calls")
 
 
 def _bundle_findings(
@@ -264,7 +260,7 @@ def _store_findings(files: Mapping[str, tuple[bytes, int]], expected: Expected) 
         if one.path not in files:
             yield Finding(codes.FILE_MISSING, f"{one.path} is missing")
     password = next((one.path for one in expected.stores if one.kind is StoreKind.PASSWORD), None)
-    if password is None or password not in files or CHAIN_FILE not in files:
+    if password is None or password not in files or CERTIFICATE_FILE not in files:
         return
     for one in expected.stores:
         if one.kind in SEALED and one.path in files:
@@ -276,7 +272,7 @@ def _content_findings(
 ) -> Iterator[Finding]:
     try:
         found = read_store(files[store.path][0], check_password(password))
-        chain = parse_bundle(files[CHAIN_FILE][0])
+        chain = parse_bundle(files[CERTIFICATE_FILE][0])
     except PreflightError as error:
         yield Finding(error.code, f"{store.path}: {error.message}")
         return
@@ -297,9 +293,9 @@ def _combined_findings(files: Mapping[str, tuple[bytes, int]], combined: Sequenc
     for path in combined:
         if path not in files:
             yield Finding(codes.FILE_MISSING, f"{path} is missing")
-        elif CHAIN_FILE in files and KEY_FILE in files:
+        elif CERTIFICATE_FILE in files and KEY_FILE in files:
             chain, mark, key = files[path][0].partition(_END_OF_CERTIFICATE)
-            is_leaf = files[CHAIN_FILE][0].startswith(chain + mark) and _readable_blocks(chain + mark)
+            is_leaf = files[CERTIFICATE_FILE][0].startswith(chain + mark) and _readable_blocks(chain + mark)
             if not is_leaf or key != files[KEY_FILE][0]:
                 yield Finding(codes.KEY_MISMATCH, f"{path} does not hold the certificate and the key of this release")
 
@@ -309,8 +305,8 @@ def _mode_findings(files: Mapping[str, tuple[bytes, int]], expected: Expected) -
     private = {KEY_FILE, *secret, *expected.combined}
     for path, (_, mode) in sorted(files.items()):
         bits = mode & 0o7777
-        if path in private and bits != _KEY_MODE:
-            yield Finding(codes.MODE, f"{path} has mode {bits:04o} instead of {_KEY_MODE:04o}")
+        if path in private and bits != SECRET_MODE:
+            yield Finding(codes.MODE, f"{path} has mode {bits:04o} instead of {SECRET_MODE:04o}")
         elif bits & (_WRITABLE_BY_OTHERS | _SPECIAL_BITS):
             yield Finding(codes.MODE, f"{path} has mode {bits:04o}; only its owner may write to it")
 
@@ -345,7 +341,7 @@ def _name_sizes(
 ) -> Iterator[tuple[str, int]]:
     """What each listener's CA names add to a CertificateRequest: the DER name and two bytes of length for each."""
     for path in sorted(bundles.keys() & files.keys()):
-        if path.startswith("clients/"):
+        if path.startswith(f"{CLIENTS_FOLDER}/"):
             yield path, sum(_name_size(der) for der in _readable_blocks(files[path][0]))
 
 
@@ -376,4 +372,4 @@ def _ended_leaf(expected: Expected) -> Iterator[str]:
     """Only of one that was shown before; any other is refused."""
     end = expected.credential.not_after
     if end <= expected.now:
-        yield f"{CHAIN_FILE} ended on {end:%Y-%m-%d %H:%M}; its successor follows"
+        yield f"{CERTIFICATE_FILE} ended on {end:%Y-%m-%d %H:%M}; its successor follows"

@@ -52,6 +52,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mtlsctl.model import files
+from mtlsctl.model.files import BASE, CERTIFICATE_FILE, KEY_FILE, RELEASE_NAME
 from mtlsctl.model.identifiers import LABEL, DnsId, InvalidIdentifier, IpId, check_identity
 from mtlsctl.model.keystore import ALIAS, FILE_NAME
 from mtlsctl.model.runtime import SettingType
@@ -92,10 +94,6 @@ PROCESS_VARIABLES = frozenset({"process", "sockets", "local_ports", "includes", 
 EACH_VARIABLES = frozenset({"callee", "listener"})
 NUMBERS = frozenset({"port", "verify_depth", "longest_name"})
 """Variables and attributes that are numbers wherever they stand: the only ones that need no filter."""
-
-BASE = "/etc/mtlsctl"
-CERTIFICATE_FILE = "tls.crt"
-KEY_FILE = "tls.key"
 
 _ROOT = re.compile(r"(?:/[A-Za-z0-9._@+-]+)*")
 _PROTOCOLS = ("1.2", "1.3")
@@ -211,23 +209,30 @@ def _check_doors(recipe: Recipe, runtime: Runtime) -> None:
 
 def release_folder(recipe: Recipe, release: str) -> str:
     """The release's folder as the host sees it."""
-    if not re.fullmatch(r"[0-9a-f]{16}", release):
+    if not RELEASE_NAME.fullmatch(release):
         raise Unwritable("a release is named by 16 hex digits")
     return f"{root_of(recipe)}{BASE}/{label(recipe.instance.service)}/releases/{release}"
 
 
 def clients_file(served: ServedListener) -> str:
-    return f"clients/{label(served.name)}.pem"
+    """As `model.files` has it; raises Unwritable for what is no name of ours."""
+    return files.clients_file(label(served.name))
 
 
 def servers_file(listener: ListenerId) -> str:
-    return f"servers/{callee_name(listener)}.pem"
+    """As `model.files` has it; raises Unwritable for what is no name of ours."""
+    return files.servers_file(_checked(listener))
 
 
 def callee_name(listener: ListenerId) -> str:
-    """`service`, or `service.listener` when that is not its main one."""
-    service, door = label(listener.service), label(listener.listener)
-    return service if door == MAIN else f"{service}.{door}"
+    """As `model.files` has it; raises Unwritable for what is no name of ours."""
+    return files.callee_name(_checked(listener))
+
+
+def _checked(listener: ListenerId) -> ListenerId:
+    label(listener.service)
+    label(listener.listener)
+    return listener
 
 
 def listener_view(served: ServedListener, folder: str, subjects: Mapping[TrustAnchor, str]) -> ListenerView:

@@ -15,6 +15,7 @@ import yaml
 
 from mtlsctl.errors import RuntimeFolderError
 from mtlsctl.model.diagnostic import Diagnostic, Span
+from mtlsctl.model.files import BASE, CERTIFICATE_FILE, CLIENTS_FOLDER, KEY_FILE, SERVERS_FOLDER
 from mtlsctl.model.identifiers import LABEL
 from mtlsctl.model.keystore import FILE_NAME, SEALED, StoreKind, StoreProfile
 from mtlsctl.model.runtime import (
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 W = TypeVar("W", bound=StrEnum)
 
 MANIFEST_FILE = "runtime.yaml"
-CURRENT_PATH = "/etc/mtlsctl/{service}/current"
+CURRENT_PATH = f"{BASE}/{{service}}/current"
 
 EACH = ("callee", "listener")
 STORE_EACH = {StoreKind.CLIENTS: "listener", StoreKind.SERVERS: "callee", StoreKind.ANCHOR: "anchor"}
@@ -62,8 +63,8 @@ _PROGRAM = re.compile(r"[A-Za-z0-9._-]{1,15}")
 _VALUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SETTING = re.compile(r"[a-z][a-z0-9_]*")
 _TEMPLATE = re.compile(r"[A-Za-z0-9._-]+\.j2")
-_OURS = ("tls.crt", "tls.key", "clients", "servers")
-_FILES_OF_OURS = ("tls.crt/", "tls.key/")
+_OURS = (CERTIFICATE_FILE, KEY_FILE, CLIENTS_FOLDER, SERVERS_FOLDER)
+_FILES_OF_OURS = (f"{CERTIFICATE_FILE}/", f"{KEY_FILE}/")
 _LARGEST = 65_536
 _OPTIONAL = ("client_certificate", "forward_identity", "system_trust")
 """What `enforces` need not say; then it cannot."""
@@ -502,7 +503,7 @@ def _condition_misfits(manifest: Manifest) -> Iterator[str]:
         missing = sorted(set(words).difference(known.get(name, ())))
         if missing:
             yield f"`{name}` is no setting that can be {', '.join(missing)}"
-    if set(manifest.links) - {"tls.crt", *(file.path for file in manifest.files)}:
+    if set(manifest.links) - {CERTIFICATE_FILE, *(file.path for file in manifest.files)}:
         yield "`links` names files that every release holds"
     if manifest.links and manifest.pointer is not None:
         yield "`links` go through `current`, which this runtime does not have"

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from mtlsctl.errors import UnsafePlan
 from mtlsctl.model.diagnostic import Diagnostic
+from mtlsctl.model.files import CERTIFICATE_FILE, KEY_FILE
 from mtlsctl.model.runtime import SettingType
 from mtlsctl.render import codes
 from mtlsctl.render.context import (
-    CERTIFICATE_FILE,
-    KEY_FILE,
     IncludeView,
     SharedSocketView,
     UnfitSetting,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mtlsctl.errors import PreflightError, UnsafePlan
 from mtlsctl.model.diagnostic import Diagnostic
+from mtlsctl.model.files import CERTIFICATE_FILE, PUBLIC_MODE, SECRET_MODE, release_name
 from mtlsctl.model.keystore import SEALED, StoreKind
 from mtlsctl.model.release import canonical_digest, release_digest
 from mtlsctl.model.topology import ClientCertificate
@@ -15,7 +16,6 @@ from mtlsctl.model.trust import in_order
 from mtlsctl.pki.stores import to_pem
 from mtlsctl.render import codes
 from mtlsctl.render.context import (
-    CERTIFICATE_FILE,
     UnfitSetting,
     callee_name,
     clients_file,
@@ -37,10 +37,6 @@ if TYPE_CHECKING:
     from mtlsctl.model.trust import PeerPolicy, TrustAnchor
     from mtlsctl.render.catalog import RuntimeFolder
     from mtlsctl.render.manifest import ReleaseFile
-
-PUBLIC_MODE = 0o640
-SECRET_MODE = 0o600
-RELEASE_NAME_DIGITS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +132,7 @@ def _filled(recipe: Recipe, folder: RuntimeFolder, material: Material) -> Render
     bundles = dict(_bundles(recipe, material))
     stores = specifications(recipe, folder.manifest)
     digest = release_digest(recipe, {**_digests(material, bundles), **_store_digests(stores, material)})
-    release = digest[:RELEASE_NAME_DIGITS]
+    release = release_name(digest)
     variables = _variables(recipe, folder, release, stores, material.subjects)
     rendered = dict(_rendered(recipe, folder, variables, secret=False))
     exported = dict(_exported(stores, material))

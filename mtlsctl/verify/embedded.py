@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+from mtlsctl.model.files import CERTIFICATE_FILE, KEY_FILE, clients_file
 from mtlsctl.model.secret import Secret
 from mtlsctl.model.topology import ClientCertificate, InstanceId
 from mtlsctl.model.trust import OutsideAnchor, common_name_of
@@ -68,13 +69,13 @@ class EmbeddedListener:
 
 def listeners_of(recipe: Recipe, files: Mapping[str, tuple[bytes, int]], estate: str) -> tuple[EmbeddedListener, ...]:
     """Every listener of a release from its files as they were read back; raises KeyError when one is missing."""
-    identity = Identity(chain=files["tls.crt"][0], key=Secret(files["tls.key"][0]))
+    identity = Identity(chain=files[CERTIFICATE_FILE][0], key=Secret(files[KEY_FILE][0]))
     return tuple(
         EmbeddedListener(
             key=ListenerKey(recipe.instance, served.name),
             identity=identity,
             # Only a listener without callers has no such file: for any other its absence must not go unnoticed.
-            clients=files[f"clients/{served.name}.pem"][0] if served.policy.anchors else None,
+            clients=files[clients_file(served.name)][0] if served.policy.anchors else None,
             client_certificate=served.client_certificate,
             protocols=served.protocols,
             server_names=recipe.server_names,
