@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtlsctl.errors import DeliveryError
+from mtlsctl.model.diagnostic import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -110,11 +111,7 @@ def raise_unless_good(ran: Ran, command: str) -> None:
 def shown_lines(output: bytes, *, most: int = LINES_SHOWN) -> tuple[str, ...]:
     """The last lines of what a program said, control characters escaped, long lines cut."""
     lines = [line for line in output.decode("utf-8", "backslashreplace").splitlines() if line.strip()]
-    return tuple(_printable(line)[:_LINE_WIDTH] for line in lines[-most:])
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    return tuple(printable(line)[:_LINE_WIDTH] for line in lines[-most:])
 
 
 def parse_pid(content: bytes, shown: str) -> int:
@@ -194,7 +191,7 @@ def _check_program(pid: int, program: str) -> None:
     if is_dead:
         raise ProcessLookupError
     if names.isdisjoint({program[:15], program, _ALSO_CALLED.get(program, program)}):
-        shown = _printable(min(names))
+        shown = printable(min(names))
         raise DeliveryError(f"process {pid} is {shown}, not {program}; it was not signalled", code="M4202")
     if os.geteuid() not in {0, user}:
         raise DeliveryError(f"process {pid} belongs to user {user}; it was not signalled", code="M4202")

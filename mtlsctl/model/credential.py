@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime, timedelta
 
     from mtlsctl.model.topology import InstanceId, KeyAlgorithm
@@ -39,6 +40,10 @@ class CredentialId(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.instance}#{self.sequence}"
+
+    def with_host_renamed(self, names: Mapping[str, str]) -> CredentialId:
+        """The same certificate by the new name of its instance's host, if that has one."""
+        return self._replace(instance=self.instance.with_host_renamed(names))
 
 
 class KeyUsage(StrEnum):

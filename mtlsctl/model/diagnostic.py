@@ -7,6 +7,11 @@ from enum import StrEnum
 from typing import NamedTuple
 
 
+def printable(text: str) -> str:
+    """Text that is not ours, as a message may quote it: every other character as its escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 class Severity(StrEnum):
     ERROR = "error"
     WARNING = "warning"

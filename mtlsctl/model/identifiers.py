@@ -70,9 +70,6 @@ class IpId:
         return self.value
 
 
-Identifier = DnsId | IpId
-
-
 SUBJECT_TYPES = {
     "CN": "2.5.4.3",
     "L": "2.5.4.7",

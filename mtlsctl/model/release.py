@@ -103,28 +103,24 @@ class Recipe:
 def with_hosts_renamed(recipe: Recipe, names: Mapping[str, str]) -> Recipe:
     """The same release of the same instance, in the new names of hosts; names that are not there stay."""
 
-    def at(instance: InstanceId) -> InstanceId:
-        return instance._replace(host=names.get(instance.host, instance.host))
-
     def anchor(one: TrustAnchor) -> TrustAnchor:
-        return CredentialId(at(one.instance), one.sequence) if isinstance(one, CredentialId) else one
+        return one.with_host_renamed(names) if isinstance(one, CredentialId) else one
 
     def policy(one: PeerPolicy) -> PeerPolicy:
         members = None if one.members is None else frozenset(Member(anchor(a), s) for a, s in one.members)
         return PeerPolicy(anchors=frozenset(map(anchor, one.anchors)), members=members)
 
+    def endpoint(one: Endpoint) -> Endpoint:
+        return one._replace(instance=one.instance.with_host_renamed(names))
+
     return replace(
         recipe,
-        instance=at(recipe.instance),
-        process=recipe.process._replace(host=names.get(recipe.process.host, recipe.process.host)),
-        credential=CredentialId(at(recipe.credential.instance), recipe.credential.sequence),
+        instance=recipe.instance.with_host_renamed(names),
+        process=recipe.process.with_host_renamed(names),
+        credential=recipe.credential.with_host_renamed(names),
         listeners=tuple(replace(served, policy=policy(served.policy)) for served in recipe.listeners),
         callees=tuple(
-            replace(
-                callee,
-                endpoints=tuple(sorted(one._replace(instance=at(one.instance)) for one in callee.endpoints)),
-                policy=policy(callee.policy),
-            )
+            replace(callee, endpoints=tuple(sorted(map(endpoint, callee.endpoints))), policy=policy(callee.policy))
             for callee in recipe.callees
         ),
     )

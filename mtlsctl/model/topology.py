@@ -34,6 +34,10 @@ class InstanceId(NamedTuple):
     def __str__(self) -> str:
         return outside(self.service) if self.is_outside else f"{self.service}@{self.host}"
 
+    def with_host_renamed(self, names: Mapping[str, str]) -> InstanceId:
+        """The same instance by the new name of its host, if that has one."""
+        return self._replace(host=names.get(self.host, self.host))
+
 
 def outside(name: str) -> str:
     """How somebody from outside is called, so that nobody takes it for a service."""
@@ -48,6 +52,10 @@ class ProcessId(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.host}/{self.name}"
+
+    def with_host_renamed(self, names: Mapping[str, str]) -> ProcessId:
+        """The same process by the new name of its host, if that has one."""
+        return self._replace(host=names.get(self.host, self.host))
 
 
 class ListenerId(NamedTuple):

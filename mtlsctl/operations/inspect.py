@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mtlsctl.errors import InspectionError, PreflightError, UsageError
 from mtlsctl.model.diagnostic import Diagnostic, Severity
-from mtlsctl.model.files import CERTIFICATE_FILE, KEY_FILE
 from mtlsctl.model.identifiers import DnsId, InvalidIdentifier, IpId
 from mtlsctl.model.secret import Secret
 from mtlsctl.model.topology import ClientCertificate, InstanceId
@@ -24,7 +23,7 @@ from mtlsctl.pki.contents import FILE_LIMIT, Passwords, from_chain, read_content
 from mtlsctl.pki.findings import judge
 from mtlsctl.pki.inspect import facts_of
 from mtlsctl.verify.handshake import CERTIFICATE_ALERTS, Ending
-from mtlsctl.verify.identity import Identity
+from mtlsctl.verify.identity import Identity, identity_of
 from mtlsctl.verify.look import check_identity, look_at
 
 if TYPE_CHECKING:
@@ -429,8 +428,9 @@ def _delivered(bearer: str, estate: Estate | None, at_hand: AtHand) -> tuple[Ide
     if instance not in applied.files:
         raise UsageError(f"--as {instance}: {applied.missing[instance]}", code="M9109")
     files = applied.files[instance]
-    identity = Identity(chain=files[CERTIFICATE_FILE][0], key=Secret(files[KEY_FILE][0]))
-    return _fitting(identity, f"the delivered key of {instance} does not belong to its certificate"), str(instance)
+    return _fitting(identity_of(files), f"the delivered key of {instance} does not belong to its certificate"), str(
+        instance
+    )
 
 
 def _server_findings(served: Served, estate: Estate | None) -> Iterator[Diagnostic]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from mtlsctl import __version__
 from mtlsctl.errors import PlanRefused, UsageError
+from mtlsctl.model.diagnostic import printable
 from mtlsctl.model.plan import Op
 from mtlsctl.model.release import canonical_digest, canonical_json
 from mtlsctl.model.topology import ProcessId
@@ -493,12 +494,11 @@ def _shown(value: object) -> str:
 
 def _refused(message: str, code: str, notes: Sequence[str] = ()) -> PlanRefused:
     return PlanRefused(
-        _escaped(message), code=code, notes=tuple(map(_escaped, notes)), help="mtlsctl plan --out FILE makes a new one"
+        printable(message),
+        code=code,
+        notes=tuple(map(printable, notes)),
+        help="mtlsctl plan --out FILE makes a new one",
     )
-
-
-def _escaped(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 # --- does it still fit ----------------------------------------------------------------------------------------------

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 from mtlsctl.deliver.layout import pointer_sha256
 from mtlsctl.errors import DeliveryError, MtlsctlError, PreflightError, SealedKeyError, StateLocked, UsageError
-from mtlsctl.model.files import CERTIFICATE_FILE, KEY_FILE, servers_file
+from mtlsctl.model.files import KEY_FILE, servers_file
 from mtlsctl.model.probe import Expectation, Observation, Outcome, Presented, Verdict
-from mtlsctl.model.secret import Secret
 from mtlsctl.model.topology import OUTSIDE, ClientCertificate, DirectoryHost, Edge, InstanceId
 from mtlsctl.operations.issue import intent_of, issuers_of, signing_keys
 from mtlsctl.operations.publication import make_receipt
@@ -30,7 +29,7 @@ from mtlsctl.pki.stores import to_pem
 from mtlsctl.planner.probes import make_probes
 from mtlsctl.planner.trust import outside_members
 from mtlsctl.verify.embedded import EmbeddedServers, ListenerKey, listeners_of
-from mtlsctl.verify.identity import Identity
+from mtlsctl.verify.identity import Identity, identity_of
 from mtlsctl.verify.prober import NotProbed, run_probes
 from mtlsctl.verify.wire import Served
 
@@ -342,7 +341,7 @@ class _Identities:
             return None
         if probe.presented is Presented.DELIVERED and not self.applied.has_no_key(probe.caller):
             files = self.applied.of(probe.caller)
-            return files if isinstance(files, NotProbed) else _identity(files)
+            return files if isinstance(files, NotProbed) else identity_of(files)
         return self.crafted[probe.presented, probe.caller]
 
     def anchors(self, probe: Probe) -> bytes | NotProbed:
@@ -387,7 +386,3 @@ class _Identities:
         with self.lock:
             (served, *_) = served_by([replace(live.recipe, listeners=(listener,))], host, self.state, self.store)
         return replace(served, may_name_none=live.recipe.runtime in _MAY_NAME_NONE, lets_in_anybody=None)
-
-
-def _identity(files: Files) -> Identity:
-    return Identity(chain=files[CERTIFICATE_FILE][0], key=Secret(files[KEY_FILE][0]))

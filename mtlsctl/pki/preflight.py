@@ -117,9 +117,7 @@ def expected_bundles(recipe: Recipe) -> dict[str, frozenset[TrustAnchor]]:
         if served.policy.anchors and served.client_certificate is not ClientCertificate.NONE
     }
     servers = {
-        servers_file(callee.listener): callee.policy.anchors
-        for callee in recipe.callees
-        if not callee.believes_system
+        servers_file(callee.listener): callee.policy.anchors for callee in recipe.callees if not callee.believes_system
     }
     return clients | servers
 

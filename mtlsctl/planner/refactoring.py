@@ -8,18 +8,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from mtlsctl.model.credential import CredentialId
 from mtlsctl.model.diagnostic import Diagnostic, Severity
 from mtlsctl.model.plan import Abandonment, HostMove, Risk
 from mtlsctl.model.release import with_hosts_renamed
 from mtlsctl.model.state import Live
-from mtlsctl.model.topology import DirectoryHost, InstanceId, ProcessId
+from mtlsctl.model.topology import DirectoryHost, InstanceId
 from mtlsctl.planner.safety import HOST_GIVEN_UP, MOVE_COLLIDES, MOVE_ELSEWHERE, NOTHING_LEFT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from mtlsctl.model.credential import Credential
+    from mtlsctl.model.credential import Credential, CredentialId
     from mtlsctl.model.diagnostic import Span
     from mtlsctl.model.state import State
     from mtlsctl.model.topology import Host, Inventory, MovedHost
@@ -166,27 +165,20 @@ def with_hosts_moved(state: State, places: Mapping[str, Host]) -> State:
     if not places:
         return state
     names = {old: host.name for old, host in places.items()}
-
-    def at(instance: InstanceId) -> InstanceId:
-        return instance._replace(host=names.get(instance.host, instance.host))
-
-    def leaf(id: CredentialId) -> CredentialId:
-        return CredentialId(at(id.instance), id.sequence)
-
-    credentials = (replace(one, profile=replace(one.profile, id=leaf(one.id))) for one in state.credentials.values())
+    credentials = (
+        replace(one, profile=replace(one.profile, id=one.id.with_host_renamed(names)))
+        for one in state.credentials.values()
+    )
     return replace(
         state,
         credentials={one.id: one for one in credentials},
-        sequences={at(one): last for one, last in state.sequences.items()},
+        sequences={one.with_host_renamed(names): last for one, last in state.sequences.items()},
         live={
-            at(one): Live(recipe=with_hosts_renamed(live.recipe, names), receipt=live.receipt)
+            one.with_host_renamed(names): Live(recipe=with_hosts_renamed(live.recipe, names), receipt=live.receipt)
             for one, live in state.live.items()
         },
-        pointers={
-            ProcessId(names.get(process.host, process.host), process.name): sha256
-            for process, sha256 in state.pointers.items()
-        },
+        pointers={process.with_host_renamed(names): sha256 for process, sha256 in state.pointers.items()},
         hosts={name: host for name, host in state.hosts.items() if name not in names}
         | {host.name: host for host in places.values()},
-        keys_missing=frozenset(map(at, state.keys_missing)),
+        keys_missing=frozenset(one.with_host_renamed(names) for one in state.keys_missing),
     )

@@ -12,15 +12,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from mtlsctl.model.files import CERTIFICATE_FILE, KEY_FILE, clients_file
-from mtlsctl.model.secret import Secret
+from mtlsctl.model.files import clients_file
 from mtlsctl.model.topology import ClientCertificate, InstanceId
 from mtlsctl.model.trust import OutsideAnchor, common_name_of
 from mtlsctl.pki.inspect import issuer_and_subject, subject_text
 from mtlsctl.pki.outside import is_issued_by
 from mtlsctl.pki.stores import parse_bundle
 from mtlsctl.verify.handshake import NOT_A_CALLER
-from mtlsctl.verify.identity import VERSIONS, Identity, load_identity
+from mtlsctl.verify.identity import VERSIONS, Identity, identity_of, load_identity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -69,7 +68,7 @@ class EmbeddedListener:
 
 def listeners_of(recipe: Recipe, files: Mapping[str, tuple[bytes, int]], estate: str) -> tuple[EmbeddedListener, ...]:
     """Every listener of a release from its files as they were read back; raises KeyError when one is missing."""
-    identity = Identity(chain=files[CERTIFICATE_FILE][0], key=Secret(files[KEY_FILE][0]))
+    identity = identity_of(files)
     return tuple(
         EmbeddedListener(
             key=ListenerKey(recipe.instance, served.name),

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from mtlsctl.model.files import CERTIFICATE_FILE, KEY_FILE
+from mtlsctl.model.secret import Secret
 
-    from mtlsctl.model.secret import Secret
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
@@ -24,6 +25,11 @@ class Identity:
 
     chain: bytes
     key: Secret
+
+
+def identity_of(files: Mapping[str, tuple[bytes, int]]) -> Identity:
+    """What a release presents, from its files as they were read back; raises KeyError when one is missing."""
+    return Identity(chain=files[CERTIFICATE_FILE][0], key=Secret(files[KEY_FILE][0]))
 
 
 def load_identity(context: ssl.SSLContext, identity: Identity) -> None:

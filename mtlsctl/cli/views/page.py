@@ -61,10 +61,6 @@ class Page:
         """Colour adds bytes, never characters: pad before painting."""
         return f"\x1b[{tone.value}m{text}\x1b[0m" if self.colour and text else text
 
-    @property
-    def ellipsis(self) -> str:
-        return "..."
-
 
 def escaped(text: str) -> str:
     """Free text on one line: control, bidirectional and zero-width characters are shown as escapes."""
