@@ -98,7 +98,7 @@ def _look_up(source: PasswordSource, environ: Mapping[str, str], keep_out: Seque
 
 
 def _read_secret(name: str, environ: Mapping[str, str], keep_out: Sequence[Path]) -> bytes:
-    folder = Path(environ.get(SECRETS_FOLDER, ""))
+    folder = Path(environ.get("MTLSCTL_SECRETS_DIR", ""))
     if not folder.is_absolute():
         raise SecretMissing(
             f"the inventory names the file `{name}` for the password of stores, and {SECRETS_FOLDER} names no folder",

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import MISSING, dataclass, fields
-from enum import StrEnum
-from typing import TYPE_CHECKING, TypedDict, TypeVar
+from typing import TYPE_CHECKING, TypedDict
 
 import yaml
 
 from mtlsctl.errors import RuntimeFolderError
-from mtlsctl.model.diagnostic import Diagnostic, Span
 from mtlsctl.model.files import BASE, CERTIFICATE_FILE, CLIENTS_FOLDER, KEY_FILE, SERVERS_FOLDER
 from mtlsctl.model.identifiers import LABEL
 from mtlsctl.model.keystore import FILE_NAME, SEALED, StoreKind, StoreProfile
@@ -33,12 +31,10 @@ from mtlsctl.model.runtime import (
     SettingWords,
 )
 from mtlsctl.model.topology import ClientCertificate, ForwardIdentity
-from mtlsctl.render import codes
+from mtlsctl.render.reading import Reading, Wrong, compose
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-W = TypeVar("W", bound=StrEnum)
 
 MANIFEST_FILE = "runtime.yaml"
 CURRENT_PATH = f"{BASE}/{{service}}/current"
@@ -65,14 +61,11 @@ _SETTING = re.compile(r"[a-z][a-z0-9_]*")
 _TEMPLATE = re.compile(r"[A-Za-z0-9._-]+\.j2")
 _OURS = (CERTIFICATE_FILE, KEY_FILE, CLIENTS_FOLDER, SERVERS_FOLDER)
 _FILES_OF_OURS = (f"{CERTIFICATE_FILE}/", f"{KEY_FILE}/")
-_LARGEST = 65_536
 _OPTIONAL = ("client_certificate", "forward_identity", "system_trust")
 """What `enforces` need not say; then it cannot."""
 
 _MANY_TO_ONE = frozenset({StoreKind.ALL_SERVERS, StoreKind.EVERYONE, StoreKind.ANCHOR})
 """Stores by which a program believes each of its callees by the anchors of all of them."""
-
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,19 +132,11 @@ class Manifest:
 
 def parse_manifest(text: bytes, file: str) -> Manifest:
     """Read a manifest; raises RuntimeFolderError with every problem and its place."""
-    reading = _Reading(file)
-    try:
-        if len(text) > _LARGEST:
-            raise RuntimeFolderError([_problem(f"a manifest has at most {_LARGEST} bytes", Span(file, 1, 1, 1))])
-        node = yaml.compose(text, _Loader)
-    except yaml.YAMLError as error:
-        raise RuntimeFolderError([_unreadable(error, file)]) from None
-    except (RecursionError, UnicodeDecodeError, ValueError):
-        raise RuntimeFolderError([_problem("not UTF-8 text", Span(file, 1, 1, 1))]) from None
+    node, reading = compose(text, file), Reading(file)
     manifest = _manifest(reading, node)
     if manifest is not None:
-        for problem in _misfits(manifest):
-            reading.complain(problem, node)
+        for misfit in _misfits(manifest):
+            reading.complain(misfit, node)
     if manifest is None or reading.problems:
         raise RuntimeFolderError(sorted(reading.problems, key=lambda one: one.order))
     return manifest
@@ -180,78 +165,7 @@ def to_runtime(manifest: Manifest, digest: str) -> Runtime:
     )
 
 
-class _Wrong(Exception):
-    """What stands here cannot be used; the complaint is already noted."""
-
-
-class _Reading:
-    """One manifest while it is read: gives what stands at a node, or notes a problem with its place."""
-
-    def __init__(self, file: str) -> None:
-        self._file = file
-        self.problems: list[Diagnostic] = []
-
-    def complain(self, message: str, node: yaml.Node | None) -> None:
-        mark = None if node is None else node.start_mark
-        line, column = (1, 1) if mark is None else (mark.line + 1, mark.column + 1)
-        self.problems.append(_problem(message, Span(self._file, line, column, column + 1)))
-
-    def wrong(self, message: str, node: yaml.Node | None) -> _Wrong:
-        self.complain(message, node)
-        return _Wrong()
-
-    def record(
-        self, node: yaml.Node | None, what: str, required: tuple[str, ...], optional: tuple[str, ...] = ()
-    ) -> dict[str, yaml.Node]:
-        """The entries of a mapping with known keys; every unknown, doubled or missing one is noted."""
-        entries = self.entries(node, what)
-        known = (*required, *optional)
-        for key, _ in node.value if node is not None else ():
-            if key.value not in known:
-                self.complain(f"`{key.value}` is not a key of {what}; its keys are {', '.join(known)}", key)
-        missing = [key for key in required if key not in entries]
-        if missing:
-            raise self.wrong(f"{what} lacks {', '.join(missing)}", node)
-        return entries
-
-    def entries(self, node: yaml.Node | None, what: str) -> dict[str, yaml.Node]:
-        if not isinstance(node, yaml.MappingNode):
-            raise self.wrong(f"{what} is a mapping", node)
-        found: dict[str, yaml.Node] = {}
-        for key, value in node.value:
-            if key.value in found:
-                self.complain(f"the key `{key.value}` stands twice", key)
-            found[str(key.value)] = value
-        return found
-
-    def items(self, node: yaml.Node | None, what: str) -> list[yaml.Node]:
-        if node is None:
-            return []
-        if not isinstance(node, yaml.SequenceNode):
-            raise self.wrong(f"{what} is a list", node)
-        return list(node.value)
-
-    def text(self, node: yaml.Node | None, what: str, grammar: re.Pattern[str] | None = None) -> str:
-        if not isinstance(node, yaml.ScalarNode) or not node.value:
-            raise self.wrong(f"{what} is text", node)
-        if grammar is not None and not grammar.fullmatch(node.value):
-            raise self.wrong(f"{what} cannot be written so", node)
-        return str(node.value)
-
-    def word(self, node: yaml.Node | None, what: str, words: type[W]) -> W:
-        try:
-            return words(self.text(node, what))
-        except ValueError:
-            raise self.wrong(f"{what} is one of {', '.join(words)}", node) from None
-
-    def switch(self, node: yaml.Node | None, what: str) -> bool:
-        text = self.text(node, what)
-        if text not in ("true", "false"):
-            raise self.wrong(f"{what} is true or false", node)
-        return text == "true"
-
-
-def _manifest(reading: _Reading, node: yaml.Node | None) -> Manifest | None:
+def _manifest(reading: Reading, node: yaml.Node | None) -> Manifest | None:
     try:
         top = reading.record(
             node,
@@ -263,35 +177,49 @@ def _manifest(reading: _Reading, node: yaml.Node | None) -> Manifest | None:
             raise reading.wrong("`version` is 1", top["version"])
         files = tuple(_file(reading, one) for one in reading.items(top.get("files"), "`files`"))
         stores = tuple(_store(reading, one) for one in reading.items(top.get("stores"), "`stores`"))
-        process = reading.record(
-            top["process"], "`process`", ("scope", "pointer"), ("program", "check", "reload", "watched_with", "links")
-        )
-        program = process.get("program")
         return Manifest(
             name=reading.text(top["name"], "`name`", LABEL),
             description=reading.text(top["description"], "`description`"),
             roles=frozenset(reading.word(one, "a role", Role) for one in reading.items(top["roles"], "`roles`")),
-            scope=reading.word(process["scope"], "`scope`", ProcessScope),
-            program=reading.text(program, "`program`", _PROGRAM) if program is not None else "",
-            pointer=_pointer(reading, process["pointer"]),
-            check=reading.word(process["check"], "`check`", Check) if "check" in process else Check.NONE,
-            reload=reading.word(process["reload"], "`reload`", Reload) if "reload" in process else Reload.NONE,
             files=files,
             stores=stores,
             enforcement=_enforcement(reading, top["enforces"]),
             settings=tuple(_settings(reading, top.get("settings"), _top_names(files, stores))),
-            links=tuple(
-                reading.text(one, "a link's name", FILE_NAME) for one in reading.items(process.get("links"), "`links`")
-            ),
-            watched_with=_words(reading, process.get("watched_with"), "`watched_with`"),
             conditions=tuple(_condition(reading, one) for one in reading.items(top.get("conditions"), "`conditions`")),
             doors=_doors(reading, top["doors"]) if "doors" in top else Doors(),
+            **_process(reading, top["process"]),
         )
-    except _Wrong:
+    except Wrong:
         return None
 
 
-def _pointer(reading: _Reading, node: yaml.Node) -> PointerFile | None:
+class _Process(TypedDict):
+    scope: ProcessScope
+    program: str
+    pointer: PointerFile | None
+    check: Check
+    reload: Reload
+    links: tuple[str, ...]
+    watched_with: SettingWords
+
+
+def _process(reading: Reading, node: yaml.Node) -> _Process:
+    parts = reading.record(
+        node, "`process`", ("scope", "pointer"), ("program", "check", "reload", "watched_with", "links")
+    )
+    links = reading.items(parts.get("links"), "`links`")
+    return {
+        "scope": reading.word(parts["scope"], "`scope`", ProcessScope),
+        "program": reading.text(parts["program"], "`program`", _PROGRAM) if "program" in parts else "",
+        "pointer": _pointer(reading, parts["pointer"]),
+        "check": reading.word(parts["check"], "`check`", Check) if "check" in parts else Check.NONE,
+        "reload": reading.word(parts["reload"], "`reload`", Reload) if "reload" in parts else Reload.NONE,
+        "links": tuple(reading.text(one, "a link's name", FILE_NAME) for one in links),
+        "watched_with": _words(reading, parts.get("watched_with"), "`watched_with`"),
+    }
+
+
+def _pointer(reading: Reading, node: yaml.Node) -> PointerFile | None:
     if isinstance(node, yaml.ScalarNode) and node.value == "current":
         return None
     parts = reading.record(node, "`pointer` (if it is not `current`)", ("file", "template", "includes"))
@@ -302,7 +230,7 @@ def _pointer(reading: _Reading, node: yaml.Node) -> PointerFile | None:
     )
 
 
-def _file(reading: _Reading, node: yaml.Node) -> ReleaseFile:
+def _file(reading: Reading, node: yaml.Node) -> ReleaseFile:
     parts = reading.record(node, "an entry of `files`", ("path", "template"), ("each", "secret"))
     each = reading.text(parts["each"], "`each`") if "each" in parts else None
     if each is not None and each not in EACH:
@@ -319,7 +247,7 @@ def _file(reading: _Reading, node: yaml.Node) -> ReleaseFile:
     )
 
 
-def _store(reading: _Reading, node: yaml.Node) -> ReleaseStore:
+def _store(reading: Reading, node: yaml.Node) -> ReleaseStore:
     parts = reading.record(node, "an entry of `stores`", ("path", "kind"), ("each", "named_by"))
     kind = reading.word(parts["kind"], "`kind`", StoreKind)
     each = reading.text(parts["each"], "`each`") if "each" in parts else None
@@ -365,7 +293,7 @@ def _path_problem(path: str, each: str | None) -> str | None:
     return None
 
 
-def _enforcement(reading: _Reading, node: yaml.Node) -> Enforcement:
+def _enforcement(reading: Reading, node: yaml.Node) -> Enforcement:
     names = tuple(field.name for field in fields(Enforcement) if field.default is MISSING)
     parts = reading.record(node, "`enforces`", names, _OPTIONAL)
     return Enforcement(
@@ -381,7 +309,7 @@ class _Forwarding(TypedDict):
     cannot_forward: tuple[tuple[ForwardIdentity, str], ...]
 
 
-def _forwarding(reading: _Reading, node: yaml.Node | None) -> _Forwarding:
+def _forwarding(reading: Reading, node: yaml.Node | None) -> _Forwarding:
     """Each form with `true`, or with the reason why not; a form that is not named it cannot."""
     able: set[ForwardIdentity] = set()
     reasons: list[tuple[ForwardIdentity, str]] = []
@@ -396,7 +324,7 @@ def _forwarding(reading: _Reading, node: yaml.Node | None) -> _Forwarding:
     return {"forward_identity": frozenset(able), "cannot_forward": tuple(reasons)}
 
 
-def _modes(reading: _Reading, node: yaml.Node | None) -> frozenset[ClientCertificate]:
+def _modes(reading: Reading, node: yaml.Node | None) -> frozenset[ClientCertificate]:
     """What a manifest does not claim is refused: `required` alone unless it says more."""
     if node is None:
         return frozenset({ClientCertificate.REQUIRED})
@@ -406,7 +334,7 @@ def _modes(reading: _Reading, node: yaml.Node | None) -> frozenset[ClientCertifi
     )
 
 
-def _settings(reading: _Reading, node: yaml.Node | None, reserved: frozenset[str]) -> Iterator[Setting]:
+def _settings(reading: Reading, node: yaml.Node | None, reserved: frozenset[str]) -> Iterator[Setting]:
     for name, part in sorted((reading.entries(node, "`settings`") if node is not None else {}).items()):
         if not _SETTING.fullmatch(name):
             raise reading.wrong("a setting's name is lower case letters, digits and underscores", part)
@@ -424,21 +352,21 @@ def _settings(reading: _Reading, node: yaml.Node | None, reserved: frozenset[str
         )
 
 
-def _values(reading: _Reading, node: yaml.Node) -> tuple[str, ...]:
+def _values(reading: Reading, node: yaml.Node) -> tuple[str, ...]:
     found = tuple(reading.text(one, "a value", _VALUE) for one in reading.items(node, "`values`"))
     if not found or len(set(found)) != len(found):
         raise reading.wrong("`values` is a list of different words, one at least", node)
     return found
 
 
-def _words(reading: _Reading, node: yaml.Node | None, what: str) -> SettingWords:
+def _words(reading: Reading, node: yaml.Node | None, what: str) -> SettingWords:
     """Settings, each with a list of words."""
     if node is None:
         return ()
     return tuple((name, _values(reading, words)) for name, words in sorted(reading.entries(node, what).items()))
 
 
-def _condition(reading: _Reading, node: yaml.Node) -> Condition:
+def _condition(reading: Reading, node: yaml.Node) -> Condition:
     parts = reading.record(node, "an entry of `conditions`", ("setting", "value", "needs"))
     return Condition(
         setting=reading.text(parts["setting"], "`setting`", _SETTING),
@@ -447,7 +375,7 @@ def _condition(reading: _Reading, node: yaml.Node) -> Condition:
     )
 
 
-def _doors(reading: _Reading, node: yaml.Node) -> Doors:
+def _doors(reading: Reading, node: yaml.Node) -> Doors:
     parts = reading.record(node, "`doors`", (), ("names", "one_port"))
     return Doors(
         names=tuple(
@@ -523,13 +451,3 @@ def _store_setting_misfits(manifest: Manifest) -> Iterator[str]:
         yield f"`store_profile` is one of {', '.join(StoreProfile)}"
     if any(one.type is SettingType.PASSWORD and name != "store_password" for name, one in settings.items()):
         yield "the only password is `store_password`"
-
-
-def _unreadable(error: yaml.YAMLError, file: str) -> Diagnostic:
-    mark = getattr(error, "problem_mark", None)
-    line, column = (1, 1) if mark is None else (mark.line + 1, mark.column + 1)
-    return _problem(str(getattr(error, "problem", None) or "not YAML"), Span(file, line, column, column + 1))
-
-
-def _problem(message: str, span: Span) -> Diagnostic:
-    return Diagnostic(code=codes.MANIFEST, message=message, span=span)
