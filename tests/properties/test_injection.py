@@ -597,7 +597,8 @@ def check_shape(benign: Any, files: Any, before: Any, hostile: str, tmp_path: Pa
         left = list(leaves)
         for new in new_leaves:
             meant = (old for old in left if new in (old, *(old.replace(before, one) for one in given)))
-            assert (old := next(meant, None)) is not None, new
+            old = next(meant, None)
+            assert old is not None, new
             left.remove(old)
         assert not left
 
@@ -620,6 +621,8 @@ def dotted(one: Any) -> str:
 def outcome(name: str, path: Any, hostile: str, benign: Any, tmp_path: Path) -> str:
     if name == "apache" and path[0] == "server_names" and hostile in ("::1", "fe80::1%eth0"):
         return "taken"  # nobody can ask for an address by SNI (RFC 6066 section 3), so it is no name of a virtual host
+    if "endpoints" in path and not hostile:
+        return "taken"  # an endpoint on no host of ours is an external server, whose chain may be longer
     plain = recipe_to_json(MEMBERS[name])
     before = leaf_at(plain, path)
     try:
