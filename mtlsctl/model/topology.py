@@ -84,6 +84,9 @@ MAIN = "main"
 ANYBODY = "*"
 """In the place of a caller: whoever comes without a certificate. No service can have this name."""
 
+ANY_MEMBER = "*member"
+"""In the place of a caller: every service that the shared CA vouches for, now and later. No service has this name."""
+
 
 class KeyAlgorithm(StrEnum):
     ECDSA_P256 = "ecdsa-p256"

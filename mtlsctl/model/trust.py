@@ -95,6 +95,11 @@ class PeerPolicy:
         return self.members is not None and any(one.name == EVERYBODY for one in self.members)
 
     @property
+    def takes_members(self) -> bool:
+        """Whether every service that the shared CA vouches for is let in."""
+        return any(one.name == EVERYBODY and _is_shared(one.anchor) for one in self.implied_members)
+
+    @property
     def outsiders(self) -> frozenset[str]:
         """The names of those whose anchors come from outside."""
         return frozenset([one.name for one in self.anchors if isinstance(one, OutsideAnchor)])

@@ -6,7 +6,16 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from mtlsctl.model.plan import AccessChange, Op, OutsideGrant, ServiceChange
-from mtlsctl.model.topology import ANYBODY, ClientCertificate, Edge, ListenerId, outside
+from mtlsctl.model.topology import (
+    ANY_MEMBER,
+    ANYBODY,
+    Authorize,
+    ClientCertificate,
+    Edge,
+    ListenerId,
+    TrustModel,
+    outside,
+)
 from mtlsctl.model.trust import EVERYBODY, OutsideAnchor
 
 if TYPE_CHECKING:
@@ -14,7 +23,7 @@ if TYPE_CHECKING:
 
     from mtlsctl.model.diagnostic import Span
     from mtlsctl.model.release import Callee, Recipe, ServedListener
-    from mtlsctl.model.topology import InstanceId, Inventory, Outsider
+    from mtlsctl.model.topology import InstanceId, Inventory, Listener, Outsider
     from mtlsctl.model.trust import PeerPolicy
 
 
@@ -25,7 +34,8 @@ SERVED_NAMES = "served names: "
 def access_changes(inventory: Inventory, live: Mapping[InstanceId, Recipe]) -> tuple[AccessChange, ...]:
     """Calls that become declared or stop being so. A call counts as live when every live instance lets it in.
 
-    A door that lets in whoever shows no certificate is a call by ANYBODY.
+    A door that lets in whoever shows no certificate is a call by ANYBODY, one that lets in whomever the shared CA
+    vouches for a call by ANY_MEMBER.
     """
     somewhere, nowhere = _live_edges(live)
     ports = {
@@ -105,6 +115,15 @@ def _open_doors(inventory: Inventory) -> Iterator[tuple[Edge, Span | None]]:
         for listener in service.listeners:
             if listener.client_certificate is not ClientCertificate.REQUIRED:
                 yield Edge(ANYBODY, ListenerId(service.name, listener.name)), listener.span
+            if _takes_members(listener, inventory):
+                yield Edge(ANY_MEMBER, ListenerId(service.name, listener.name)), listener.span
+
+
+def _takes_members(listener: Listener, inventory: Inventory) -> bool:
+    """Whether the shared CA alone says who gets in: with one caller under it, all that it vouches for."""
+    if listener.authorize is Authorize.CALLERS or listener.client_certificate is ClientCertificate.NONE:
+        return False
+    return any(inventory.services[one.service].trust is TrustModel.SHARED_CA for one in listener.callers)
 
 
 def _end_of(edge: Edge, inventory: Inventory) -> tuple[Span | None, str]:
@@ -117,6 +136,8 @@ def _end_of(edge: Edge, inventory: Inventory) -> tuple[Span | None, str]:
         return service.span, "the listener is removed"
     if edge.caller == ANYBODY:
         return listener.span, "a certificate is required"
+    if edge.caller == ANY_MEMBER:
+        return listener.span, "only declared callers"
     return listener.span, "no longer a caller" if edge.caller in inventory.services else "the caller is removed"
 
 
@@ -129,7 +150,8 @@ def _live_edges(live: Mapping[InstanceId, Recipe]) -> tuple[dict[Edge, int], set
         for served in recipe.listeners:
             door = ListenerId(instance.service, served.name)
             is_open = served.client_certificate is not ClientCertificate.REQUIRED
-            for caller in (*_services_among(served), *([ANYBODY] if is_open else [])):
+            others = (*([ANYBODY] if is_open else []), *([ANY_MEMBER] if served.policy.takes_members else []))
+            for caller in (*_services_among(served), *others):
                 somewhere[Edge(caller, door)] = served.sockets[0].port
                 edges.add(Edge(caller, door))
         doors[instance.service].append(edges)
@@ -176,6 +198,7 @@ def _first_details(recipe: Recipe) -> Iterator[str]:
         callers = ", ".join(_shown_callers(served)) or "nobody"
         asks = served.client_certificate
         more = "" if asks is ClientCertificate.REQUIRED else f", client certificate {asks}"
+        more += ", lets in every member of the shared CA" if served.policy.takes_members else ""
         forward = served.forward_identity
         more += f", identity forwarded as {forward}" if forward else ""
         yield f"{_door(served)}: callers {callers}{more}"

@@ -18,7 +18,7 @@ from mtlsctl.cli.views.page import (
     wrapped,
 )
 from mtlsctl.model.plan import Op, Wave
-from mtlsctl.model.topology import ANYBODY, TrustModel
+from mtlsctl.model.topology import ANY_MEMBER, ANYBODY, TrustModel
 from mtlsctl.operations.saved_plan import summary_of
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def access_rows(changes: Sequence[AccessChange], page: Page) -> list[tuple[Op, s
 
 
 def caller_of(name: str) -> str:
-    return "anybody" if name == ANYBODY else name
+    return {ANYBODY: "anybody", ANY_MEMBER: "every member of the shared CA"}.get(name, name)
 
 
 def _door_of(change: AccessChange) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mtlsctl import __version__
 from mtlsctl.cli.views.page import Tone, columns, escaped, relative, shortened, stamp
-from mtlsctl.model.topology import ANYBODY, ClientCertificate, outside
+from mtlsctl.model.topology import ANY_MEMBER, ANYBODY, ClientCertificate, outside
 from mtlsctl.model.trust import EVERYBODY, OutsideAnchor, in_order, member_order
 
 if TYPE_CHECKING:
@@ -53,7 +53,11 @@ def _certificate(credential: Credential) -> str:
 
 def _let_in(served: ServedListener) -> list[str]:
     is_open = served.client_certificate is not ClientCertificate.REQUIRED
-    return [*_callers(served), *(["anybody"] if is_open else [])]
+    others = [
+        *(["anybody"] if is_open else []),
+        *(["every member of the shared CA"] if served.policy.takes_members else []),
+    ]
+    return [*_callers(served), *others]
 
 
 def _callers(served: ServedListener) -> list[str]:
@@ -131,7 +135,8 @@ def _live(live: Live, state: State) -> dict[str, object]:
 def _call(grant: Mapping[str, str], words: str) -> str:
     if grant["caller"] == ANYBODY:
         return f"anybody {words} {grant['listener']} without a certificate"
-    return f"{grant['caller']} {words} {grant['listener']}"
+    who = "every member of the shared CA" if grant["caller"] == ANY_MEMBER else grant["caller"]
+    return f"{who} {words} {grant['listener']}"
 
 
 def anchors_text(found: Sequence[HandedOut]) -> str:

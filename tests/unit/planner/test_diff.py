@@ -8,13 +8,26 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mtlsctl.model.plan import AccessChange, Op, StepId, Wave
-from mtlsctl.model.topology import ANYBODY, AuthorityPolicy, Bind, ClientCertificate, Edge, ForwardIdentity, ListenerId
+from mtlsctl.model.topology import (
+    ANY_MEMBER,
+    ANYBODY,
+    AuthorityPolicy,
+    Authorize,
+    Bind,
+    ClientCertificate,
+    Edge,
+    ForwardIdentity,
+    ListenerId,
+    TrustModel,
+)
 from mtlsctl.planner.plan import make_plan
 from tests.support.estates import applied, apply, at, changed, door, estate, host, line, plan_of, service, without
 from tests.support.runtimes import NGINX, RUNTIMES
 from tests.support.world import NOW, World
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from mtlsctl.model.diagnostic import Span
     from mtlsctl.model.topology import Inventory
 
@@ -239,3 +252,40 @@ def test_a_removed_instance_says_that_its_keys_go() -> None:
 def test_a_door_on_one_address_is_named_with_it() -> None:
     bound = changed(CALENDAR, "schedule", listeners=(door("mail"), door(name="api", port=9443, bind=Bind.HOST)))
     assert ("port 127.0.0.1:9443 opens",) == details(bound, applied(CALENDAR))
+
+
+def members_only(authorize: Authorize, caller: TrustModel = TrustModel.SHARED_CA) -> Inventory:
+    """Schedule lets in mail; whatever else the shared CA vouches for is not a caller."""
+    return estate(
+        service("schedule", door("mail", authorize=authorize)),
+        service("mail", trust=caller),
+        service("social", trust=TrustModel.SHARED_CA),
+    )
+
+
+MEMBERS_THERE = Edge(ANY_MEMBER, ListenerId("schedule", "main"))
+DECLARED, ANY = members_only(Authorize.CALLERS), members_only(Authorize.ANY_MEMBER)
+
+
+def callers_of(changes: Iterable[AccessChange]) -> list[tuple[Op, Edge]]:
+    return [(one.op, one.edge) for one in changes]
+
+
+def test_a_door_that_begins_to_let_in_every_member_of_the_shared_ca_is_a_change_of_access() -> None:
+    assert [(Op.ADD, MAIL), (Op.ADD, MEMBERS_THERE)] == callers_of(plan_of(ANY, World()).access)
+    world = applied(DECLARED)
+    assert [(Op.ADD, MEMBERS_THERE)] == callers_of(plan_of(ANY, world).access)
+    assert "lets in: +every member of the shared CA" in details(ANY, world)
+
+
+def test_a_door_that_lets_in_its_callers_only_again_is_a_change_of_access() -> None:
+    world = applied(ANY)
+    assert () == plan_of(ANY, world).access
+    assert [(Op.REMOVE, MEMBERS_THERE)] == callers_of(plan_of(DECLARED, world).access)
+    assert "lets in: -every member of the shared CA" in details(DECLARED, world)
+
+
+def test_a_caller_that_changes_to_the_shared_ca_opens_the_door_to_all_of_its_members() -> None:
+    world = applied(members_only(Authorize.ANY_MEMBER, TrustModel.SERVICE_CA))
+    assert [(Op.ADD, MEMBERS_THERE)] == callers_of(plan_of(ANY, world).access)
+    assert [] == callers_of(plan_of(DECLARED, applied(members_only(Authorize.CALLERS, TrustModel.SERVICE_CA))).access)
