@@ -303,8 +303,9 @@ def test_the_program_behind_is_told_who_called_and_by_nobody_else(tmp_path: Path
         serving = recipe("schedule", "apache", root=tmp_path, listeners=doors, settings=settings)
         mail = called(tmp_path, "mail", "schedule")
 
-        def told(at: int, caller: Path | None) -> list[str]:
-            answer = ask(at, "schedule.calendar.internal", caller, headers=dict.fromkeys(FORGED, "forged"))
+        def told(at: int, caller: Path | None, **more: str) -> list[str]:
+            forged = {**dict.fromkeys(FORGED, "forged"), **more}
+            answer = ask(at, "schedule.calendar.internal", caller, headers=forged)
             assert isinstance(answer, tuple)
             return sorted(line for line in answer[1].lower().split("\n") if "ssl" in line or "cert" in line)
 
@@ -316,6 +317,12 @@ def test_the_program_behind_is_told_who_called_and_by_nobody_else(tmp_path: Path
         with running(tmp_path, serving):
             assert [identity, identity] == [told(port, mail), told(maybe, mail)]
             assert ["x-ssl-client-verify: none"] == told(maybe, None)
+            # RFC 9110 section 7.6.1: a proxy passes nothing on that `Connection` names.
+            for hidden in (
+                "X-SSL-Client-Verify, X-SSL-Client-DN, x-ssl-client-issuer-dn",
+                "keep-alive,X-SSL-Client-DN",
+            ):
+                assert identity == told(maybe, mail, Connection=hidden)
 
 
 @pytest.mark.parametrize("mode", [ClientCertificate.OPTIONAL, ClientCertificate.NONE])
