@@ -54,9 +54,7 @@ class Node(NamedTuple):
 
     def octets(self) -> bytes:
         """An OCTET STRING's value; BER allows it in pieces. Also one with an implicit tag (X.690 section 8.14)."""
-        if not self.tag & _CONSTRUCTED:
-            return self.content
-        return b"".join(piece.octets() for piece in self.children())
+        return b"".join(_pieces(self, [CHILD_LIMIT]))
 
     def number(self) -> int:
         """An INTEGER's value."""
@@ -69,6 +67,16 @@ class Node(NamedTuple):
     def text(self) -> str:
         """A string of any type; what its type does not allow is shown as U+FFFD."""
         return self.content.decode(_TEXT.get(self.tag, "latin-1"), "replace")
+
+
+def _pieces(node: Node, left: list[int]) -> Iterator[bytes]:
+    """What stands in a string's pieces, at most `left` of them however they are nested."""
+    if not node.tag & _CONSTRUCTED:
+        yield node.content
+        return
+    for piece in node.children():
+        _count(left)
+        yield from _pieces(piece, left)
 
 
 def read_one(data: bytes) -> Node:
@@ -89,12 +97,23 @@ def _elements(data: bytes, depth: int) -> Iterator[Node]:
         yield node
 
 
-def _element(data: bytes, at: int, depth: int) -> tuple[Node, int]:
+def _count(left: list[int]) -> None:
+    """One less of what may still be taken apart; raises NotAsn1 behind the last."""
+    left[0] -= 1
+    if left[0] < 0:
+        raise NotAsn1
+
+
+def _element(data: bytes, at: int, depth: int, left: list[int] | None = None) -> tuple[Node, int]:
     if depth > DEPTH_LIMIT or at + 2 > len(data) or data[at] & _HIGH_TAG == _HIGH_TAG:
         raise NotAsn1
     tag = data[at]
     if data[at + 1] == _INDEFINITE:
-        end = _end_of_contents(data, at + 2, depth) if tag & _CONSTRUCTED else None
+        end = (
+            _end_of_contents(data, at + 2, depth, [CHILD_LIMIT] if left is None else left)
+            if tag & _CONSTRUCTED
+            else None
+        )
         if end is None:
             raise NotAsn1
         return Node(tag, data[at + 2 : end], depth), end + len(_END_OF_CONTENTS)
@@ -115,13 +134,15 @@ def _length(data: bytes, at: int) -> tuple[int, int]:
     return at + 1 + width, int.from_bytes(data[at + 1 : at + 1 + width])
 
 
-def _end_of_contents(data: bytes, at: int, depth: int) -> int:
-    """Where the two zero octets stand that end an indefinite length (X.690 section 8.1.5)."""
-    for _ in range(CHILD_LIMIT):
-        if data[at : at + 2] == _END_OF_CONTENTS:
-            return at
-        _, at = _element(data, at, depth + 1)
-    raise NotAsn1
+def _end_of_contents(data: bytes, at: int, depth: int, left: list[int]) -> int:
+    """Where the two zero octets stand that end an indefinite length (X.690 section 8.1.5).
+
+    All that is passed over on the way is looked at, on every level, so `left` bounds it for the element as a whole.
+    """
+    while data[at : at + 2] != _END_OF_CONTENTS:
+        _count(left)
+        _, at = _element(data, at, depth + 1, left)
+    return at
 
 
 def _arcs(content: bytes) -> Iterator[int]:

@@ -481,3 +481,14 @@ def test_nothing_of_an_altered_file_is_quoted() -> None:
     with pytest.raises((InspectionError, PreflightError)) as raised:
         read(b"\x30\x05secret words")
     assert "secret" not in f"{raised.value}{raised.value.notes}{raised.value.help}"
+
+
+def test_lengths_without_an_end_that_hold_each_other_cost_no_time() -> None:
+    """BER has to be looked through on every level to find where one ends."""
+    pieces = b"\x24\x80" + b"\x04\0" * 24_000 + b"\0\0"
+    octets = b"\x24\x80" * 20 + pieces * 20 + b"\0\0" * 20
+    data = bytes.fromhex("308002010330800609" + "2a864886f70d010701" + "a080") + octets + b"\0" * 6
+    began = time.monotonic()
+    with pytest.raises(InspectionError):
+        read_contents(data, Passwords())
+    assert time.monotonic() - began < 5
