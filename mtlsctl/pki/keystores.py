@@ -27,6 +27,7 @@ from mtlsctl.errors import PreflightError
 from mtlsctl.model.keystore import ALIAS, StoreKind, StoreProfile
 from mtlsctl.model.secret import Secret
 from mtlsctl.pki import codes
+from mtlsctl.pki.asn1 import INTEGER, OCTET_STRING, NotAsn1, read_one
 from mtlsctl.pki.keys import PrivateKey, spki_sha256
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from mtlsctl.model.keystore import StoreSpecification
     from mtlsctl.model.trust import TrustAnchor
+    from mtlsctl.pki.asn1 import Node
 
 ROUNDS = 10_000
 """Of the key derivation. 100,000 cost `keytool` seconds for each entry; the password is random, not a person's."""
@@ -45,6 +47,8 @@ LONGEST_PASSWORD = 256
 SHORTEST_PASSWORD = 6
 """What `keytool` takes."""
 
+_LONGEST_SALT = 32
+_CONSTRUCTED = 0x20
 _ALPHABET = string.ascii_letters + string.digits
 _ALGORITHMS = {
     StoreProfile.MODERN: (PBES.PBESv2SHA256AndAES256CBC, hashes.SHA256),
@@ -147,9 +151,12 @@ def content_of(
 
 
 def read_store(data: bytes, password: Secret) -> StoreContent:
-    """What a PKCS#12 file holds; raises PreflightError (M7108) when the password does not open it or it is not one."""
+    """What a PKCS#12 file holds; raises PreflightError (M7108) when the password does not open it or it is not one.
+
+    Also for one that asks for more rounds than ours have: who may write on a host could have us derive for hours.
+    """
     try:
-        opened = load_pkcs12(data, password.reveal())
+        opened = load_pkcs12(data, password.reveal()) if _most_rounds(read_one(data)) <= ROUNDS else None
     except (ValueError, TypeError):
         opened = None
     # Raised outside the handler, so that the library's error does not hang on ours as its context.
@@ -168,6 +175,23 @@ def read_store(data: bytes, password: Secret) -> StoreContent:
         ),
         anchors=tuple(sorted((name, der) for name, der in others if name)),
     )
+
+
+def _most_rounds(node: Node) -> int:
+    """The largest number that stands in the clear: rounds, versions. What is encrypted, or a salt, is passed over.
+
+    Raises NotAsn1 for what cannot be looked through, since others might read a number there.
+    """
+    if node.tag == INTEGER:
+        return node.number()
+    if node.tag & ~_CONSTRUCTED == OCTET_STRING:
+        content = node.octets()
+        try:
+            inner = read_one(content) if len(content) > _LONGEST_SALT else None
+        except NotAsn1:
+            inner = None
+        return 0 if inner is None else _most_rounds(inner)
+    return max(map(_most_rounds, node.children()), default=0) if node.tag & _CONSTRUCTED else 0
 
 
 def _read_back(made: bytes, password: Secret, expected: StoreContent) -> bytes:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization.pkcs12 import load_pkcs12
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import PrivateFormat
+from cryptography.hazmat.primitives.serialization.pkcs12 import PBES, load_pkcs12, serialize_key_and_certificates
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +20,7 @@ from mtlsctl.model.secret import Secret
 from mtlsctl.pki.keys import spki_sha256
 from mtlsctl.pki.keystores import (
     LONGEST_PASSWORD,
+    ROUNDS,
     StoreContent,
     check_password,
     generate_password,
@@ -195,3 +198,15 @@ def test_a_key_that_is_not_the_certificates_makes_no_store() -> None:
     other = make_leaf(MAIL, certificate_profile())
     with pytest.raises(PreflightError, match="another certificate"):
         make_key_store(other.key, [LEAF.der], alias="mail", password=PASSWORD, profile=StoreProfile.MODERN)
+
+
+def test_a_store_that_asks_for_more_rounds_than_ours_is_not_opened() -> None:
+    """Whoever may write on a host knows the password that lies there, and could have an apply derive for hours."""
+    builder = PrivateFormat.PKCS12.encryption_builder().kdf_rounds(2 * ROUNDS)
+    slow = builder.key_cert_algorithm(PBES.PBESv2SHA256AndAES256CBC).hmac_hash(hashes.SHA256())
+    made = serialize_key_and_certificates(
+        b"mail", LEAF.key, x509.load_der_x509_certificate(LEAF.der), None, slow.build(PASSWORD.reveal())
+    )
+    assert load_pkcs12(made, PASSWORD.reveal()).key is not None
+    with pytest.raises(PreflightError):
+        read_store(made, PASSWORD)
