@@ -24,7 +24,7 @@ from mtlsctl.render import context as variables
 from mtlsctl.render.environment import render
 from mtlsctl.render.quoting import Untrusted
 from tests.conftest import find_peer
-from tests.integration.peers import load_modules
+from tests.integration.peers import APACHE_FOLDER, load_modules
 from tests.unit.render.recipes import (
     FOLDERS,
     _authority,
@@ -510,6 +510,18 @@ def test_an_upstream_is_not_reached_by_who_is_no_member(tmp_path: Path) -> None:
             )
     assert (200, 403) == (good[0], bad[0])
     assert "/\n" in good[1]
+
+
+def test_a_main_configuration_that_is_satisfied_with_anything_lets_no_other_member_in(tmp_path: Path) -> None:
+    """As configurations of Apache 2.2 are that were taken along."""
+    port = free_port()
+    serving = recipe("schedule", "apache", root=tmp_path, listeners=[door(port)])
+    module = APACHE_FOLDER / "mod_access_compat.so"
+    own = f'LoadModule access_compat_module "{module}"\n<Location "/">\nSatisfy Any\n</Location>\n'
+    with running_conf(tmp_path, members_of(serving, [(ISSUER, "CN=web")], tmp_path), port, own):
+        for name, status in (("web", 200), ("batch", 403)):
+            answer = ask(port, "schedule.calendar.internal", None, cert=signed(tmp_path, name, subject((CN, name))))
+            assert (name, status) == (name, answer[0])
 
 
 # --- what is written ------------------------------------------------------------------------------------------------
