@@ -8,7 +8,15 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mtlsctl.model.credential import AuthorityId, CredentialId
-from mtlsctl.model.topology import ClientCertificate, ForwardIdentity, InstanceId, ListenerId, ProcessId, SettingValue
+from mtlsctl.model.topology import (
+    ClientCertificate,
+    ForwardIdentity,
+    InstanceId,
+    ListenerId,
+    ProcessId,
+    SettingValue,
+    outside,
+)
 from mtlsctl.model.trust import Member, OutsideAnchor, PeerPolicy, TrustAnchor, in_order, member_order
 
 if TYPE_CHECKING:
@@ -63,6 +71,9 @@ class Callee:
     def is_outside(self) -> bool:
         """Whether it is a server that is not of this estate."""
         return any(endpoint.instance.is_outside for endpoint in self.endpoints)
+
+    def __str__(self) -> str:
+        return outside(self.listener.service) if self.is_outside else str(self.listener)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

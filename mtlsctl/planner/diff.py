@@ -203,7 +203,7 @@ def _first_details(recipe: Recipe) -> Iterator[str]:
         more += f", identity forwarded as {forward}" if forward else ""
         yield f"{_door(served)}: callers {callers}{more}"
     if recipe.callees:
-        yield "calls " + ", ".join(map(_shown_callee, recipe.callees))
+        yield "calls " + ", ".join(map(str, recipe.callees))
 
 
 def _shown_callers(served: ServedListener) -> list[str]:
@@ -220,10 +220,6 @@ def _shown_grant(grant: OutsideGrant) -> str:
     if grant.identities is None:
         return ", everybody of its CA"
     return " as " + " or ".join(f"`{one}`" for one in grant.identities)
-
-
-def _shown_callee(callee: Callee) -> str:
-    return outside(callee.listener.service) if callee.is_outside else str(callee.listener)
 
 
 def _details(old: Recipe, new: Recipe) -> Iterator[str]:
@@ -298,8 +294,8 @@ def _let_in_besides(policy: PeerPolicy) -> set[str]:
 
 
 def _callee_details(old: Recipe, new: Recipe) -> Iterator[str]:
-    before = {_shown_callee(callee): callee for callee in old.callees}
-    after = {_shown_callee(callee): callee for callee in new.callees}
+    before = {str(callee): callee for callee in old.callees}
+    after = {str(callee): callee for callee in new.callees}
     if before.keys() != after.keys():
         yield "calls: " + _signed(set(before), set(after))
     for name in sorted(before.keys() & after.keys()):

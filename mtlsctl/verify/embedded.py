@@ -90,7 +90,7 @@ def _members(
     """Raises KeyError when an anchor from outside is not among the files."""
     if served.policy.members is None:
         return None
-    ders = parse_bundle(files[f"clients/{served.name}.pem"][0])
+    ders = parse_bundle(files[clients_file(served.name)][0])
     subjects = {hashlib.sha256(der).hexdigest(): subject_text(der) for der in ders}
     return frozenset(
         (

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from mtlsctl.cli.views.page import Page
     from mtlsctl.model.credential import Credential
-    from mtlsctl.model.release import Callee, ServedListener
+    from mtlsctl.model.release import ServedListener
     from mtlsctl.model.state import Live, State
     from mtlsctl.model.trust import Member, TrustAnchor
     from mtlsctl.operations.outside import HandedOut
@@ -42,7 +42,7 @@ def _row(live: Live, state: State, now: datetime) -> list[str]:
         "unknown" if credential is None else _certificate(credential),
         "" if credential is None else relative(credential.not_after, now),
         " ".join(who for served in recipe.listeners for who in _let_in(served)) or "-",
-        " ".join(map(_callee, recipe.callees)) or "-",
+        " ".join(map(str, recipe.callees)) or "-",
     ]
 
 
@@ -63,10 +63,6 @@ def _let_in(served: ServedListener) -> list[str]:
 def _callers(served: ServedListener) -> list[str]:
     beyond = served.policy.outsiders
     return [outside(caller) if caller in beyond else caller for caller in served.callers]
-
-
-def _callee(callee: Callee) -> str:
-    return outside(callee.listener.service) if callee.is_outside else str(callee.listener)
 
 
 def _anchor(anchor: TrustAnchor) -> str:
@@ -117,7 +113,7 @@ def _live(live: Live, state: State) -> dict[str, object]:
             }
             for served in recipe.listeners
         ],
-        "calls": list(map(_callee, recipe.callees)),
+        "calls": list(map(str, recipe.callees)),
         "certificate": None
         if credential is None
         else {
