@@ -16,6 +16,7 @@ from mtlsctl.model.release import canonical_json, recipe_from_json, recipe_to_js
 from mtlsctl.model.trust import OutsideAnchor
 from mtlsctl.operations.saved_plan import actions_of, plan_document
 from mtlsctl.planner.plan import make_plan
+from mtlsctl.planner.refactoring import refactored
 from tests.support.runtimes import RUNTIMES
 from tests.support.topologies import OUTSIDE_FACTS, Topology
 from tests.support.world import NOW, World
@@ -45,6 +46,7 @@ def moment(seed: int) -> tuple[Inventory, State, datetime]:
 def _apply_part(world: World, inventory: Inventory, now: datetime, part: float) -> None:
     """The first steps of a plan; its order satisfies what they wait for."""
     plan = make_plan(inventory, world.state, RUNTIMES, now, OUTSIDE_FACTS)
+    world.refactor(inventory)
     world.issue(plan, now)
     for step in plan.steps[: round(len(plan.steps) * part)]:
         world.publish(step)
@@ -136,19 +138,19 @@ def test_every_wait_is_for_a_step_of_an_earlier_wave_that_is_in_the_plan_before_
 def test_every_certificate_that_a_step_shows_is_there_or_is_issued_first(seed: int) -> None:
     inventory, state, now = moment(seed)
     plan = make_plan(inventory, state, RUNTIMES, now, OUTSIDE_FACTS)
+    after = refactored(inventory, state).state
     issued = {profile.id for profile in plan.certificates}
-    authorities = {*state.authorities, *(profile.id for profile in plan.authorities)}
-    known = {*authorities, *issued, *state.credentials}
+    known = {*after.authorities, *(profile.id for profile in plan.authorities)}
     assert issued.isdisjoint(state.credentials)
     for step in plan.steps:
         if step.recipe is not None:
-            assert step.recipe.credential in {*issued, *state.credentials}
+            assert step.recipe.credential in {*issued, *after.credentials}
             policies = [served.policy for served in step.recipe.listeners]
             policies += [callee.policy for callee in step.recipe.callees]
             anchors = {anchor for policy in policies for anchor in policy.anchors}
             assert known >= {anchor for anchor in anchors if isinstance(anchor, AuthorityId)}
             leaves = {anchor for anchor in anchors if isinstance(anchor, CredentialId)}
-            assert {*issued, *state.credentials} >= leaves
+            assert {*issued, *after.credentials} >= leaves
             assert OUTSIDE_FACTS.keys() >= {anchor.sha256 for anchor in anchors if isinstance(anchor, OutsideAnchor)}
 
 

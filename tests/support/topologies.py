@@ -250,7 +250,8 @@ class Topology:
         if service:
             door = self.random.choice(service.listeners)
             form = self.random.choice([None, *ForwardIdentity])
-            self._set_door(service, door, replace(door, forward_identity=form))
+            if not door.name.startswith(OPEN):
+                self._set_door(service, door, replace(door, forward_identity=form))
 
     def move_host(self) -> None:
         service = self._any()
