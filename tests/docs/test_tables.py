@@ -162,6 +162,7 @@ _DOCUMENTS = (
     ("inspect", "inspect", "inspected.pem", "-o", "json"),
     ("status", "status", "-o", "json"),
     ("show", "show", "-o", "json"),
+    ("anchors", "show", "--anchors", "schedule", "-o", "json"),
     ("journal", "journal", "-o", "json"),
     ("state", "state", "show", "-o", "json"),
     ("state-check", "state", "check", "-o", "json"),
