@@ -670,13 +670,15 @@ def written_lines(folder: Path, files: Any) -> list[str]:
 
 
 def _directives(files: Any, path: str) -> Iterator[str]:
-    old = False
+    unread = False
     for line in map(str.strip, files[path].split("\n")):
         if "IfVersion" in line:
-            old = line.startswith("<IfVersion <")  # what runs here is newer than that
+            unread = line.startswith("<IfVersion <")  # what runs here is newer than that
+        elif "IfModule" in line:
+            unread = line == "<IfModule mod_access_compat.c>"  # not loaded here
         elif line.startswith("Include "):
             yield from _directives(files, line.rpartition("/RELEASE/")[2].removesuffix('.conf"') + ".apache")
-        elif line and not line.startswith("#") and not old:
+        elif line and not line.startswith("#") and not unread:
             yield line
 
 
