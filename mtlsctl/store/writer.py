@@ -196,12 +196,13 @@ class SqliteWriter(SqliteReader):
             _add_credentials(transaction.connection, [one for one, _ in issued])
 
     def keep_certificates(self, certificates: Sequence[bytes]) -> None:
-        kept = [(hashlib.sha256(one).hexdigest(), one) for one in certificates]
+        wanted = {hashlib.sha256(one).hexdigest(): one for one in certificates}
         with self._writing() as transaction:
-            transaction.connection.executemany(
-                "INSERT INTO certificates VALUES (?, ?) ON CONFLICT (sha256) DO NOTHING", kept
-            )
-            transaction.journal(Event.KEPT, {"certificates": [sha256 for sha256, _ in kept]})
+            known = "SELECT 1 FROM certificates WHERE sha256 = ?"
+            new = [one for one in sorted(wanted) if transaction.connection.execute(known, [one]).fetchone() is None]
+            _keep_certificates(transaction.connection, [(one, wanted[one]) for one in new])
+            if new:
+                transaction.journal(Event.KEPT, {"certificates": new})
 
     # Keys of authorities
 

@@ -38,8 +38,9 @@ from mtlsctl.model.topology import (
     ProcessId,
     SshHost,
 )
-from mtlsctl.model.trust import PeerPolicy
+from mtlsctl.model.trust import OutsideAnchor, PeerPolicy
 from mtlsctl.planner.refactoring import with_hosts_moved, without_hosts
+from mtlsctl.store.journal import Event
 from mtlsctl.store.port import Intent, Outcome, ReleaseRecord, SwitchRecord
 
 if TYPE_CHECKING:
@@ -90,6 +91,10 @@ class Place:
 
 def sha256(*parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def digest_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def serial_of(subject: object) -> str:
@@ -306,6 +311,24 @@ class StateStoreContract:
             with pytest.raises(StateError, match="holds no certificate") as caught:
                 store.certificate(absent)
             assert caught.value.code == "M3032"
+
+    def test_a_certificate_from_outside_is_kept_and_found_by_its_digest(self, writer: StateWriter) -> None:
+        first, second = OutsideAnchor("acme", sha256("one")), OutsideAnchor("acme", digest_of(b"two"))
+        writer.keep_certificates([b"two", b"three"])
+        assert b"two" == writer.certificate(second)
+        assert b"two" == writer.certificate(OutsideAnchor("another name for it", second.sha256))
+        with pytest.raises(StateError, match="holds no certificate") as caught:
+            writer.certificate(first)
+        assert caught.value.code == "M3032"
+
+    def test_a_certificate_that_is_kept_is_kept_once_and_told_of_once(self, place: Place, writer: StateWriter) -> None:
+        writer.keep_certificates([b"two"])
+        writer.keep_certificates([b"two", b"three"])
+        writer.keep_certificates([b"three"])
+        told = [entry.detail["certificates"] for entry in writer.journal() if entry.event == Event.KEPT]
+        assert [[digest_of(b"two")], [digest_of(b"three")]] == told
+        assert b"three" == place.store().certificate(OutsideAnchor("acme", digest_of(b"three")))
+        assert () == place.store().check()
 
     def test_a_release_name_means_what_was_recorded_and_another_means_nothing(self, writer: StateWriter) -> None:
         apply_once(writer)
