@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from mtlsctl import __version__
 from mtlsctl.cli.views.verify_text import row_of, why_left_out
 from mtlsctl.model.probe import Observation, Presented, Verdict
+from mtlsctl.model.topology import outside
 
 if TYPE_CHECKING:
     from mtlsctl.cli.views.verify_text import VerifyScreen
     from mtlsctl.model.probe import Outcome
+    from mtlsctl.model.topology import InstanceId
 
 
 def verify_document(screen: VerifyScreen) -> dict[str, object]:
@@ -41,7 +43,7 @@ def _result(one: Outcome, screen: VerifyScreen) -> dict[str, object]:
     probe = one.probe
     source = screen.source_of(probe)
     return {
-        "caller": None if probe.caller is None else probe.caller.service,
+        "caller": None if probe.caller is None else _name(probe.caller),
         "caller_instance": None if probe.caller is None else str(probe.caller),
         "listener": row_of(probe),
         "instance": str(probe.endpoint.instance),
@@ -60,6 +62,10 @@ def _result(one: Outcome, screen: VerifyScreen) -> dict[str, object]:
         "evidence": {"text": one.evidence, "http_status": one.http_status, "served_sha256": one.served_sha256},
         "source": None if source is None else {"file": source.file, "line": source.line, "column": source.column},
     }
+
+
+def _name(caller: InstanceId) -> str:
+    return outside(caller.service) if caller.is_outside else caller.service
 
 
 def _mode(one: Outcome) -> str:
