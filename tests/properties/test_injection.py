@@ -453,6 +453,7 @@ def _readers_end() -> Iterator[None]:
     yield
     if ruby_reader.cache_info().currsize:
         ruby_reader().communicate()
+        ruby_reader.cache_clear()  # a worker may come back to these tests after others
 
 
 def ruby_tree(text: str, _: Any) -> Any:
