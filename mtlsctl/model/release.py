@@ -70,7 +70,7 @@ class Callee:
     @property
     def is_outside(self) -> bool:
         """Whether it is a server that is not of this estate."""
-        return any(endpoint.instance.is_outside for endpoint in self.endpoints)
+        return bool(self.endpoints) and self.endpoints[0].instance.is_outside
 
     def __str__(self) -> str:
         return outside(self.listener.service) if self.is_outside else str(self.listener)

@@ -97,7 +97,9 @@ class PeerPolicy:
     @property
     def takes_members(self) -> bool:
         """Whether every service that the shared CA vouches for is let in."""
-        return any(one.name == EVERYBODY and _is_shared(one.anchor) for one in self.implied_members)
+        if self.members is None:
+            return any(map(_is_shared, self.anchors))
+        return any(one.name == EVERYBODY and _is_shared(one.anchor) for one in self.members)
 
     @property
     def outsiders(self) -> frozenset[str]:

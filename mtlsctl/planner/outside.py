@@ -269,6 +269,8 @@ def _name_findings(scene: Scene) -> Iterator[Diagnostic]:
 
 
 def _policies(scene: Scene) -> Iterator[PeerPolicy]:
+    if not scene.facts:
+        return
     recipes = [*scene.desired.values(), *(step.recipe for step in scene.steps if step.recipe is not None)]
     for recipe in recipes:
         yield from (served.policy for served in recipe.listeners if served.policy.outsiders)

@@ -472,5 +472,9 @@ def _certificate_cause(change: CertificateChange) -> list[Any]:
 
 def _service_cause(change: ServiceChange) -> list[Any]:
     """Empty for an instance that a renewal rids of a leftover name, and nothing else changes."""
-    details = [_NUMBER.sub("", one) for one in change.details if not one.startswith(SERVED_NAMES)]
+    details = [
+        _NUMBER.sub("", one) if "#" in one or " CA g" in one else one
+        for one in change.details
+        if not one.startswith(SERVED_NAMES)
+    ]
     return [change.op, *change.instance, *details] if details or change.op is not Op.CHANGE else []
