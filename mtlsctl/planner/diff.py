@@ -208,10 +208,9 @@ def _first_details(recipe: Recipe) -> Iterator[str]:
 
 def _shown_callers(served: ServedListener) -> list[str]:
     """The callers, of outsiders by whom they are known."""
+    outsiders = served.policy.outsiders
     return [
-        f"{outside(caller)}{_shown_grant(_granted(served.policy, caller))}"
-        if caller in served.policy.outsiders
-        else caller
+        f"{outside(caller)}{_shown_grant(_granted(served.policy, caller))}" if caller in outsiders else caller
         for caller in served.callers
     ]
 
