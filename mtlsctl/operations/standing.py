@@ -8,9 +8,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from mtlsctl.model.credential import AuthorityId, CertificationAuthority, Credential, CredentialId, KeyUsage
-from mtlsctl.model.trust import Member
+from mtlsctl.model.trust import EVERYBODY, Member, OutsideAnchor
+from mtlsctl.operations.outside import outside_anchors, outside_certificate
 from mtlsctl.pki.asn1 import name_text
 from mtlsctl.pki.inspect import USAGE_OIDS, parse_certificate, signed_by
+from mtlsctl.pki.outside import comparable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -44,6 +46,10 @@ class Role(StrEnum):
     """Signed by one of its CAs, and the state does not know of it."""
     IMITATION = "imitation"
     """Named like one of its CAs, or as if signed by it, with another key."""
+    OUTSIDE = "outside"
+    """A CA of somebody outside that something here trusts."""
+    OUTSIDE_MEMBER = "outside member"
+    """Signed by such a CA itself."""
     SAME_KEY = "same key"
     """Another certificate for a key that the estate knows."""
     STRANGER = "stranger"
@@ -74,13 +80,15 @@ class Standing:
     """`subject` is whom it belongs to: an authority, an instance or, where neither is known, None.
 
     `signer` is the CA of the estate whose key signed it, None for a pinned leaf, which signs itself. `admits` and
-    `believes` are what it opens now: both are empty for a certificate that is not in force.
+    `believes` are what it opens now: both are empty for a certificate that is not in force. `outside` are the callers
+    and servers outside whose CA it is, or whose CA signed it.
     """
 
     role: Role = Role.STRANGER
     subject: AuthorityId | InstanceId | None = None
     sequence: int | None = None
     signer: AuthorityId | None = None
+    outside: tuple[str, ...] = ()
     admits: tuple[Admitting, ...] = ()
     believes: tuple[Believing, ...] = ()
 
@@ -94,6 +102,7 @@ class Estate:
     _by_digest: dict[str, CertificationAuthority | Credential]
     _by_key: dict[str, CertificationAuthority | Credential]
     _by_name: dict[str, list[AuthorityId]]
+    _beyond: tuple[OutsideAnchor, ...]
     _parsed: dict[TrustAnchor, Parsed] = field(default_factory=dict)
     _signatures: list[dict[str, Signature]] = field(default_factory=list)
 
@@ -110,12 +119,18 @@ class Estate:
             {one.certificate_sha256: one for one in known},
             {one.spki_sha256: one for one in known},
             names,
+            tuple(sorted(outside_anchors(live.recipe for live in state.live.values()))),
         )
 
     def anchor(self, wanted: TrustAnchor) -> Parsed:
-        """The certificate of one of its CAs or leaves, read once."""
+        """The certificate of one of its CAs or leaves, or of a CA from outside, read once."""
         if wanted not in self._parsed:
-            self._parsed[wanted] = parse_certificate(self.reader.certificate(wanted))
+            match wanted:
+                case OutsideAnchor():
+                    der = outside_certificate(self.reader, wanted)
+                case _:
+                    der = self.reader.certificate(wanted)
+            self._parsed[wanted] = parse_certificate(der)
         return self._parsed[wanted]
 
     def authorities_named(self, common_names: Sequence[str]) -> tuple[AuthorityId, ...]:
@@ -136,7 +151,12 @@ class Estate:
 
     def standing(self, parsed: Parsed, now: datetime) -> Standing:
         """What a certificate is here, and who trusts it now."""
-        return self._known(parsed, now) or self._signed(parsed, now) or self._resembling(parsed)
+        return (
+            self._known(parsed, now)
+            or self._signed(parsed, now)
+            or self._from_outside(parsed, now)
+            or self._resembling(parsed)
+        )
 
     def standing_of_key(self, spki_sha256: str | None) -> Standing:
         """What a key is here: of a CA, of an instance, or nothing."""
@@ -152,9 +172,9 @@ class Estate:
         match self._by_digest.get(parsed.sha256):
             case CertificationAuthority() as authority:
                 found = Standing(role=Role.AUTHORITY, subject=authority.id, signer=authority.id)
-                return self._with_trust(found, authority.id, parsed, now)
+                return self._with_trust(found, [authority.id], parsed, now)
             case Credential() as credential:
-                return self._with_trust(self._of(credential), credential.profile.anchor, parsed, now)
+                return self._with_trust(self._of(credential), [credential.profile.anchor], parsed, now)
             case None:
                 return None
 
@@ -181,11 +201,11 @@ class Estate:
                 found = Standing(
                     role=Role.EARLIER, subject=credential.instance, sequence=credential.sequence, signer=signer
                 )
-                return self._with_trust(found, credential if signer is None else signer, parsed, now)
+                return self._with_trust(found, [credential if signer is None else signer], parsed, now)
             case str() if signer is not None:
-                return self._with_trust(Standing(role=Role.PROBE, signer=signer), signer, parsed, now)
+                return self._with_trust(Standing(role=Role.PROBE, signer=signer), [signer], parsed, now)
             case _ if signer is not None:
-                return self._with_trust(Standing(role=Role.UNRECORDED, signer=signer), signer, parsed, now)
+                return self._with_trust(Standing(role=Role.UNRECORDED, signer=signer), [signer], parsed, now)
             case _:
                 return None
 
@@ -194,6 +214,16 @@ class Estate:
             self._signatures.append({one.intent.to_be_signed_sha256: one for one in self.reader.signatures()})
         return self._signatures[0].get(to_be_signed_sha256)
 
+    def _from_outside(self, parsed: Parsed, now: datetime) -> Standing | None:
+        role = Role.OUTSIDE
+        anchors = [one for one in self._beyond if one.sha256 == parsed.sha256]
+        if not anchors:
+            role = Role.OUTSIDE_MEMBER
+            named = (one for one in self._beyond if self.anchor(one).subject == parsed.issuer)
+            anchors = [one for one in named if signed_by(parsed, self.anchor(one))]
+        found = Standing(role=role, outside=tuple(sorted({one.name for one in anchors})))
+        return self._with_trust(found, anchors, parsed, now) if anchors else None
+
     def _resembling(self, parsed: Parsed) -> Standing:
         key = self.standing_of_key(parsed.spki_sha256)
         if key.subject is not None:
@@ -201,15 +231,19 @@ class Estate:
         is_alike = parsed.is_ca and bool(self.authorities_named(parsed.common_names))
         return Standing(role=Role.IMITATION if is_alike else Role.STRANGER)
 
-    def _with_trust(self, found: Standing, anchor: TrustAnchor, parsed: Parsed, now: datetime) -> Standing:
+    def _with_trust(self, found: Standing, anchors: Sequence[TrustAnchor], parsed: Parsed, now: datetime) -> Standing:
         if not parsed.not_before <= now < parsed.not_after:
             return found
         recipes = [live.recipe for _, live in sorted(self.state.live.items())]
         may = {usage for usage, oid in USAGE_OIDS.items() if oid in parsed.usage_oids or not parsed.usage_oids}
-        is_ca = found.role is Role.AUTHORITY
-        admits = tuple(_admitting(recipes, anchor, None if is_ca else parsed)) if KeyUsage.CLIENT_AUTH in may else ()
-        believes = tuple(_believing(recipes, anchor, None if is_ca else parsed)) if KeyUsage.SERVER_AUTH in may else ()
-        return replace(found, admits=admits, believes=believes)
+        leaf = None if found.role in {Role.AUTHORITY, Role.OUTSIDE} else parsed
+        admits = [one for anchor in anchors for one in _admitting(recipes, anchor, leaf)]
+        believes = [one for anchor in anchors for one in _believing(recipes, anchor, leaf)]
+        return replace(
+            found,
+            admits=tuple(dict.fromkeys(admits)) if KeyUsage.CLIENT_AUTH in may else (),
+            believes=tuple(dict.fromkeys(believes)) if KeyUsage.SERVER_AUTH in may else (),
+        )
 
 
 def _admitting(recipes: Sequence[Recipe], anchor: TrustAnchor, leaf: Parsed | None) -> Iterator[Admitting]:
@@ -220,10 +254,12 @@ def _admitting(recipes: Sequence[Recipe], anchor: TrustAnchor, leaf: Parsed | No
                 continue
             members = served.policy.members
             ports = tuple(socket.port for socket in served.sockets)
+            under = None if members is None else {one for one in members if one.anchor == anchor}
+            is_open = under is None or Member(anchor, EVERYBODY) in under
             if leaf is None:
-                under = members and tuple(sorted({one.name for one in members if one.anchor == anchor}))
-                yield Admitting(recipe.instance, served.name, ports, None if members is None else under or ())
-            elif members is None or any(Member(anchor, name) in members for name in leaf.common_names):
+                names = tuple(sorted(one.name for one in under or ()))
+                yield Admitting(recipe.instance, served.name, ports, None if is_open else names)
+            elif is_open or comparable(leaf.subject) in {one.subject for one in under or ()}:
                 yield Admitting(recipe.instance, served.name, ports)
 
 

@@ -84,7 +84,7 @@ def facts_of(der: bytes) -> OutsideFacts:
     parsed = parse_certificate(der)
     rdns = [[(one.oid.dotted_string, _text(one.value)) for one in rdn] for rdn in parsed.subject.rdns]
     return OutsideFacts(
-        subject=_comparable(parsed.subject),
+        subject=comparable(parsed.subject),
         shown=_shown(parsed.subject),
         key_name=key_name(rdns),
         spki_sha256="" if parsed.public_key is None else spki_sha256(parsed.public_key),  # type: ignore[arg-type]
@@ -95,11 +95,7 @@ def facts_of(der: bytes) -> OutsideFacts:
     )
 
 
-def _text(value: str | bytes) -> str:
-    return value if isinstance(value, str) else value.hex()
-
-
-def _comparable(name: x509.Name) -> str | None:
+def comparable(name: x509.Name) -> str | None:
     """The name as RFC 4514 text, where every program writes the same one."""
     parts = []
     for rdn in reversed(name.rdns):
@@ -110,6 +106,10 @@ def _comparable(name: x509.Name) -> str | None:
         parts.append(f"{kind}={value}")
     text = ",".join(parts)
     return text if text and len(text) <= LONGEST_SUBJECT else None
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.hex()
 
 
 def _shown(name: x509.Name) -> str:

@@ -38,6 +38,7 @@ from mtlsctl.planner.safety import (
     budget_findings,
     change_refusals,
     enforcement_refusals,
+    name_refusals,
     opening_risks,
     owner_risks,
     placement_risks,
@@ -329,6 +330,7 @@ def _findings(scene: Scene, state: State, course: _Course) -> Iterator[Diagnosti
     if scene.is_concerned:
         yield from outside_findings(scene)
     yield from process_refusals(inventory, course.desired)
+    yield from name_refusals(inventory)
     yield from change_refusals(inventory, runtimes, live, course.desired)
     yield from port_refusals(inventory, live, course.steps)
 

@@ -40,6 +40,7 @@ RUNTIME_CHANGES = "M2012"
 ADDRESS_OF_SOCKET_CHANGES = "M2013"
 PROCESS_NAME = "M2014"
 SECOND_PORT = "M2015"
+NAME_OF_ANOTHER = "M2016"
 MOVE_COLLIDES = "M2017"
 MOVE_ELSEWHERE = "M2018"
 NOTHING_LEFT = "M2019"
@@ -62,6 +63,7 @@ MEANINGS = {
     ADDRESS_OF_SOCKET_CHANGES: "a live port cannot be bound to other addresses without a gap",
     PROCESS_NAME: "a service has the name of a runtime's process on the same host",
     SECOND_PORT: "a program that listens at one port cannot serve the old and the new one until callers have moved",
+    NAME_OF_ANOTHER: "a service answers to the name by which the shared CA calls another one",
     MOVE_COLLIDES: "a host cannot take a name that the state already knows as another host's",
     MOVE_ELSEWHERE: "a host that is renamed stays where it is: keys do not move",
     NOTHING_LEFT: "an entry of `moved` or `removed` has nothing left to do",
@@ -369,6 +371,21 @@ def process_refusals(inventory: Inventory, desired: Mapping[InstanceId, Recipe])
                 span=inventory.services[named.instance.service].span,
                 help="give the service another name",
             )
+
+
+def name_refusals(inventory: Inventory) -> Iterator[Diagnostic]:
+    """Some programs take a server's name from the common name too, and there a shared CA writes the service's."""
+    members = {one.name for one in inventory.services.values() if one.trust is TrustModel.SHARED_CA}
+    for service in inventory.services.values() if members else ():
+        for name in service.names:
+            if name.value in members - {service.name} and service.name in members:
+                yield Diagnostic(
+                    code=NAME_OF_ANOTHER,
+                    message=f"`{service.name}` answers to `{name.value}`, and the shared CA gives the service "
+                    f"`{name.value}` that common name",
+                    span=service.span,
+                    help="use a name with a dot in it: some programs would take the one for the other",
+                )
 
 
 def restart_risks(inventory: Inventory, steps: Iterable[Step]) -> Iterator[Risk]:

@@ -226,6 +226,29 @@ def test_status_and_show_name_what_is_trusted_of_others(estate: Estate, acme: Au
     assert "CN=api.acme.example" in {one["subject"] for one in listener["members"]}
 
 
+def test_inspect_knows_a_partner_s_ca_and_whom_it_signed(estate: Estate, acme: Authority, tmp_path: Path) -> None:
+    def inspected(file: Path | str) -> tuple[dict[str, Any], str]:
+        document = estate.run("inspect", str(file), "-o", "json").json
+        return document["certificates"][0]["estate"], " ".join(estate.run("inspect", str(file)).out.split())
+
+    ca, text = inspected(OLD)
+    (door,) = ca["let_in_by"]
+    assert ("outside", ["acme"]) == (ca["role"], ca["outside"])
+    assert ("schedule@web1", ["api.acme.example"]) == (door["instance"], door["members"])
+    assert "the CA of acme (outside)" in text
+    assert "opens schedule@web1:18443 to api.acme.example" in text
+    declared, _ = inspected(acme.leaf(tmp_path / "declared", common_name("api.acme.example")).cert)
+    assert ("outside_member", 1) == (declared["role"], len(declared["let_in_by"]))
+    other, text = inspected(acme.leaf(tmp_path / "other", common_name("other.acme.example")).cert)
+    assert ("outside_member", []) == (other["role"], other["let_in_by"])
+    assert "signed by the CA of acme (outside)" in text
+    assert "trusted by nobody here" in text
+    impostor, _ = inspected(root(PARTNER).leaf(tmp_path / "impostor", common_name("api.acme.example")).cert)
+    assert ("stranger", []) == (impostor["role"], impostor["outside"])
+    bank, _ = inspected(BANK)
+    assert {"mail@web1", "social@web2"} == {one["caller"] for one in bank["believed_by"]}
+
+
 # --- what is refused ------------------------------------------------------------------------------------------------
 
 

@@ -78,6 +78,7 @@ def _standing(standing: Standing) -> dict[str, object]:
         "role": standing.role.value.replace(" ", "_"),
         "instance": str(subject) if isinstance(subject, InstanceId) else None,
         "authority": None if subject is None or isinstance(subject, InstanceId) else str(subject),
+        "outside": list(standing.outside),
         "number": standing.sequence,
         "signed_by": None if standing.signer is None else str(standing.signer),
         "let_in_by": [

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mtlsctl.cli.views.diagnostics import diagnostics_text, summary_of
 from mtlsctl.cli.views.page import Tone, cells, columns, counted, escaped, listed, padded, relative, shortened, wrapped
 from mtlsctl.model.diagnostic import Severity
+from mtlsctl.model.topology import outside
 from mtlsctl.operations.standing import Role
 from mtlsctl.pki.contents import Form, Opened
 
@@ -226,7 +227,7 @@ def _estate_rows(found: Inspection, standing: Standing, page: Page) -> Iterator[
 
 def _door(one: Admitting, role: Role) -> str:
     place = f"{one.instance}:{','.join(map(str, one.ports))}"
-    if role is not Role.AUTHORITY:
+    if role not in {Role.AUTHORITY, Role.OUTSIDE}:
         return place
     return f"{place} to {'whatever it signed' if one.members is None else ' '.join(one.members) or 'nobody'}"
 
@@ -234,6 +235,7 @@ def _door(one: Admitting, role: Role) -> str:
 def _role(standing: Standing) -> str:
     number = "" if standing.sequence is None else f" (number {standing.sequence})"
     signer = "" if standing.signer is None else f", signed by {standing.signer}"
+    beyond = " and ".join(map(outside, standing.outside))
     words = {
         Role.AUTHORITY: f"{standing.subject}",
         Role.LIVE: f"live certificate of {standing.subject}{number}{signer}",
@@ -242,6 +244,8 @@ def _role(standing: Standing) -> str:
         Role.PROBE: f"made for a verification{signer}",
         Role.UNRECORDED: f"not on record{signer}",
         Role.IMITATION: "bears the name of a CA here, with another key",
+        Role.OUTSIDE: f"the CA of {beyond}",
+        Role.OUTSIDE_MEMBER: f"signed by the CA of {beyond}",
         Role.SAME_KEY: f"another certificate for the key of {standing.subject}",
         Role.STRANGER: "",
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mtlsctl.model.identifiers import LABEL, DnsId, InvalidIdentifier, IpId
+from mtlsctl.model.identifiers import LABEL, DnsId, InvalidIdentifier, IpId, check_identity
 
 
 @pytest.mark.parametrize("text", ["a", "a.example.com", "xn--bcher-kva.example", "a-b.c0", "1.example.com", "a" * 63])
@@ -105,3 +105,64 @@ def test_a_label_is_what_our_own_names_look_like(text: str, expected: bool) -> N
 @pytest.mark.parametrize("text", ["", "Mail", "-a", "a-", "a.b", "a_b", "a" * 64, "a\n", "ä"])
 def test_what_is_no_label(text: str) -> None:
     assert None is LABEL.fullmatch(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "api.acme.example",
+        "batch 1",
+        "mail@acme.example",
+        "CN=api",
+        "CN=api,OU=Payments & Returns,O=Acme",
+        "O=Acme",
+        "x" * 128,
+    ],
+)
+def test_an_identity_is_what_every_program_writes_alike(text: str) -> None:
+    check_identity(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " api",
+        "api ",
+        "a  b",
+        "a,b",
+        "a|b",
+        "*.acme.example",
+        'a"b',
+        "a\\b",
+        "a+b",
+        "a;b",
+        "a<b",
+        "a#b",
+        "a$b",
+        "a%b",
+        "a\nb",
+        "a\x00b",
+        "a\u00e9",
+        "a\u202eb",
+        "x" * 129,
+        "CN=",
+        "=api",
+        "CN=api, O=Acme",
+        "CN=api,",
+        ",CN=api",
+        "CN=api,,O=Acme",
+        "CN=api+O=Acme",
+        "CN=a=b",
+        "cn=api",
+        "emailAddress=a@b.example",
+        "1.2.3=api",
+        "CN=api\\,x",
+        'CN="api"',
+        "O=Acme/CN=api|CN=mail",
+        ",".join(["CN=" + "x" * 100] * 20),
+    ],
+)
+def test_what_programs_write_in_different_ways_is_no_identity(text: str) -> None:
+    with pytest.raises(InvalidIdentifier):
+        check_identity(text)

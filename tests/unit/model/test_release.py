@@ -23,7 +23,7 @@ from mtlsctl.model.release import (
     release_digest,
 )
 from mtlsctl.model.topology import ClientCertificate, ForwardIdentity, InstanceId, ListenerId, ProcessId
-from mtlsctl.model.trust import Member, PeerPolicy
+from mtlsctl.model.trust import Member, OutsideAnchor, PeerPolicy
 
 MAIL = InstanceId("mail", "web1")
 TRUSTED = PeerPolicy(anchors=frozenset({AuthorityId("social", 1), AuthorityId("schedule", 2)}))
@@ -133,6 +133,21 @@ def test_members_under_an_anchor_come_back_as_they_were() -> None:
         assert recipe == recipe_from_json(recipe_to_json(recipe))
 
 
+def test_what_is_trusted_of_somebody_outside_comes_back_as_it_was() -> None:
+    """By its digest, so that no other certificate can stand in for it."""
+    acme, bank = OutsideAnchor("acme", "a" * 64), OutsideAnchor("bank", "b" * 64)
+    both = PeerPolicy(anchors=frozenset({acme, AuthorityId("mail", 1)}), members=frozenset({Member(acme, "CN=x,O=y")}))
+    believed = replace(CALLED, policy=PeerPolicy(anchors=frozenset({bank})))
+    by_machine = replace(CALLED, policy=PeerPolicy(anchors=frozenset()), believes_system=True)
+    for callee in (believed, by_machine):
+        recipe = replace(RECIPE, listeners=(replace(SERVED, policy=both),), callees=(callee,))
+        text = canonical_json(recipe_to_json(recipe))
+        assert recipe == recipe_from_json(json.loads(text))
+        assert recipe.digest == recipe_from_json(json.loads(text)).digest
+    swapped = replace(both, anchors=frozenset({OutsideAnchor("acme", "c" * 64), AuthorityId("mail", 1)}))
+    assert replace(RECIPE, listeners=(replace(SERVED, policy=swapped),)).digest != RECIPE.digest
+
+
 def test_the_tables_below_name_every_field() -> None:
     assert {field.name for field in fields(Recipe)} - {"_digest"} == OTHERS.keys()
 
@@ -170,8 +185,9 @@ def test_whatever_differs_at_a_door_is_another_recipe(other: ServedListener) -> 
         replace(CALLED, policy=TRUSTED),
         replace(CALLED, listener=ListenerId("schedule", "api")),
         replace(CALLED, asks=False),
+        replace(CALLED, believes_system=True),
     ],
-    ids=["name", "endpoints", "anchors", "listener", "one-way"],
+    ids=["name", "endpoints", "anchors", "listener", "one-way", "system"],
 )
 def test_whatever_differs_at_a_call_is_another_recipe(other: Callee) -> None:
     assert replace(RECIPE, callees=(other,)).digest != RECIPE.digest

@@ -15,7 +15,7 @@ from mtlsctl.model.topology import Authorize, ClientCertificate, TrustModel
 from mtlsctl.model.trust import Member, OutsideAnchor, PeerPolicy, anchor_order, common_name_of, in_order
 from mtlsctl.planner.plan import make_plan
 from mtlsctl.planner.probes import make_probes
-from mtlsctl.planner.safety import BY_NAME, ONE_STORE
+from mtlsctl.planner.safety import BY_NAME, NAME_OF_ANOTHER, ONE_STORE
 from tests.support.estates import applied, at, changed, door, estate, plan_of, service
 from tests.support.runtimes import ABLE, NGINX, RUNTIMES
 from tests.support.world import NOW, new_state
@@ -161,6 +161,17 @@ def test_a_renewal_of_a_pinned_leaf_touches_its_peers_and_stays_out_of_the_finge
     assert all(one.due for one in late.service_changes)
     assert {at("schedule"), at("mail"), at("mail", "h2"), at("reporting")} == {s.id.instance for s in late.steps}
     assert quiet.fingerprint == late.fingerprint
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_service_does_not_answer_to_what_a_shared_ca_calls_another(model: TrustModel) -> None:
+    """Apache takes names from the common name too; elsewhere the CA of one vouches for no other."""
+    inventory = changed(calendar(model), "schedule", names=service("x", names=["reporting"]).names)
+    assert ([NAME_OF_ANOTHER] if model is TrustModel.SHARED_CA else []) == [
+        one.code for one in first_plan(inventory).refusals
+    ]
+    own = changed(calendar(model), "schedule", names=service("x", names=["schedule"]).names)
+    assert [] == list(first_plan(own).refusals)
 
 
 def test_a_newer_shared_ca_is_asked_for_once_for_all() -> None:
