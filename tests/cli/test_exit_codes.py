@@ -172,7 +172,6 @@ def test_70_is_a_bug_with_a_file_that_holds_no_values(estate: Estate, monkeypatc
         secret = "hunter2-" + "x" * 20
         raise RuntimeError(secret)
 
-    monkeypatch.setattr("mtlsctl.planner.plan.make_plan", broken)
     monkeypatch.setattr("mtlsctl.operations.plan.make_plan", broken)
     ran = estate.run("plan", "-vvv")
     assert ran.code == 70
