@@ -34,6 +34,7 @@ from mtlsctl.errors import DeliveryError
 from mtlsctl.failpoints import reach
 from mtlsctl.model.files import CERTIFICATE_FILE, KEY_FILE, RELEASE_NAME, SECRET_MODE
 from mtlsctl.model.identifiers import LABEL
+from mtlsctl.model.release import HeldFile
 from mtlsctl.model.runtime import Check, Reload
 from mtlsctl.model.secret import Secret
 
@@ -194,10 +195,11 @@ class LocalTransport:
     def _holds(self, release: StagedRelease) -> bool:
         found = self.read_release(release.service, release.release)
         key = found.pop(KEY_FILE, None)
-        files = {file.path: (file.content, file.mode) for file in release.files}
+        files = {file.path: HeldFile.of(file.content, file.mode) for file in release.files}
         if key is None or release.key_spki_sha256 is None:
             return key is None and release.key_spki_sha256 is None and found == files
-        return found == {**files, **{one.path: (one.content, one.mode) for one in _combined(release, key[0])}}
+        made = {one.path: HeldFile.of(one.content, one.mode) for one in _combined(release, key.read())}
+        return found == {**files, **made}
 
     def _fill(self, releases: int, path: PurePosixPath, release: StagedRelease) -> None:
         tree.make_folder(releases, path.name, 0o700)
@@ -224,11 +226,11 @@ class LocalTransport:
         except FileNotFoundError:
             raise self._key_gone(path) from None
 
-    def read_release(self, service: str, release: str) -> dict[str, tuple[bytes, int]]:
+    def read_release(self, service: str, release: str) -> dict[str, HeldFile]:
         """See `Transport.read_release`."""
         path = _release_path(service, release)
         with self._tree.step("read", path), self._tree.folder(path) as folder:
-            return tree.read_below(folder)
+            return {name: HeldFile.of(*found) for name, found in tree.read_below(folder).items()}
 
     def has_release(self, service: str, release: str) -> bool:
         """See `Transport.has_release`."""

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
     from mtlsctl.deliver.layout import Pointer, StagedRelease
     from mtlsctl.deliver.transport import Transport
+    from mtlsctl.model.release import HeldFile
     from mtlsctl.model.runtime import Check, Reload
     from mtlsctl.model.topology import ProcessId
 
-    Inspect = Callable[[str, str, dict[str, tuple[bytes, int]]], None]
-    """(service, release, path -> (bytes, mode)) as read back from the host; raises when they do not hold together."""
+    Inspect = Callable[[str, str, dict[str, HeldFile]], None]
+    """(service, release, its files) as read back from the host; raises when they do not hold together."""
 
 RELOAD_REFUSED = frozenset({"M4202", "M4203"})
 """Codes of a process that was not signalled, or was and kept what it had."""

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mtlsctl.deliver.layout import Pointer, StagedRelease
+    from mtlsctl.model.release import HeldFile
     from mtlsctl.model.runtime import Check, Reload
     from mtlsctl.model.secret import Secret
 
@@ -47,8 +48,11 @@ class Transport(Protocol):
         A release of that name that holds just these files is left as it is; one that was altered makes way.
         """
 
-    def read_release(self, service: str, release: str) -> dict[str, tuple[bytes, int]]:
-        """Path below the release -> (bytes, mode), read back without following symlinks; the key's bytes included."""
+    def read_release(self, service: str, release: str) -> dict[str, HeldFile]:
+        """Every file below the release by its path, read back without following symlinks.
+
+        What holds a private key comes without its bytes from a host that keeps its keys to itself.
+        """
 
     def has_release(self, service: str, release: str) -> bool:
         """Whether a whole release of that name is there."""

@@ -137,6 +137,31 @@ def with_hosts_renamed(recipe: Recipe, names: Mapping[str, str]) -> Recipe:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldFile:
+    """A file of a release as its host holds it.
+
+    `content` is None where it holds a private key that never leaves its host; `spki_sha256` then names that key by its
+    public half (SHA-256 of the DER SubjectPublicKeyInfo, hex).
+    """
+
+    mode: int
+    sha256: str
+    content: bytes | None = field(repr=False)
+    spki_sha256: str | None = None
+
+    @classmethod
+    def of(cls, content: bytes, mode: int) -> HeldFile:
+        """A file whose bytes were read."""
+        return cls(mode=mode, sha256=hashlib.sha256(content).hexdigest(), content=content)
+
+    def read(self) -> bytes:
+        """The bytes; raises ValueError for a file that its host keeps to itself."""
+        if self.content is None:
+            raise ValueError("its host keeps this file to itself")
+        return self.content
+
+
 class FileFact(NamedTuple):
     """A file of a published release as it was read back: path below the release, SHA-256, mode bits."""
 

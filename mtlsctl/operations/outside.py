@@ -143,8 +143,8 @@ def _held(anchor: TrustAnchor, state: State, transports: Mapping[str, Transport]
         files = transport.read_release(instance.service, live.receipt.release) if transport is not None else {}
         for path in paths:
             try:
-                held.append(set(parse_bundle(files[path][0])))
-            except (KeyError, PreflightError):
+                held.append(set(parse_bundle(files[path].read())))
+            except (KeyError, ValueError, PreflightError):
                 held.append(set())
     return set.intersection(*held) if held else set()
 

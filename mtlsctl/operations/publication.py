@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ from mtlsctl.deliver.layout import pointer_sha256
 from mtlsctl.deliver.publish import Switch, Verbs, publish
 from mtlsctl.errors import DeliveryError, MtlsctlError
 from mtlsctl.failpoints import reach
-from mtlsctl.model.release import FileFact, Receipt
+from mtlsctl.model.release import FileFact, HeldFile, Receipt
 from mtlsctl.model.runtime import ProcessScope, Reload, reload_of
 from mtlsctl.model.topology import DirectoryHost
 from mtlsctl.operations.releases import make_pointer, pointer_path
@@ -216,7 +215,7 @@ class _Inspection:
     presented: frozenset[CredentialId]
     warnings: list[str] = field(default_factory=list)
 
-    def inspect(self, service: str, release: str, files: dict[str, tuple[bytes, int]]) -> None:
+    def inspect(self, service: str, release: str, files: dict[str, HeldFile]) -> None:
         rendered, staged = self.releases[service, release]
         warnings = preflight(
             files,
@@ -236,13 +235,13 @@ class _Inspection:
         )
 
 
-def _refuse_altered(rendered: Rendered, staged: StagedRelease, files: Mapping[str, tuple[bytes, int]]) -> None:
+def _refuse_altered(rendered: Rendered, staged: StagedRelease, files: Mapping[str, HeldFile]) -> None:
     """A release of that name may have lain there before: it has to hold exactly what was rendered and staged.
 
     That goes for stores too: one that lay there with the right content was staged with the bytes that it had.
     """
     for file in staged.files:
-        if files.get(file.path) != (file.content, file.mode):
+        if files.get(file.path) != HeldFile.of(file.content, file.mode):
             raise DeliveryError(
                 f"{rendered.recipe.instance}: {file.path} in {rendered.staged.release} differs from what was rendered",
                 code="M4110",
@@ -250,9 +249,7 @@ def _refuse_altered(rendered: Rendered, staged: StagedRelease, files: Mapping[st
             )
 
 
-def make_receipt(release: str, release_digest: str, files: Mapping[str, tuple[bytes, int]]) -> Receipt:
+def make_receipt(release: str, release_digest: str, files: Mapping[str, HeldFile]) -> Receipt:
     """What a host holds of a release, as it was read back."""
-    facts = (
-        FileFact(path, hashlib.sha256(content).hexdigest(), mode) for path, (content, mode) in sorted(files.items())
-    )
+    facts = (FileFact(path, held.sha256, held.mode) for path, held in sorted(files.items()))
     return Receipt(release=release, release_digest=release_digest, files=tuple(facts))

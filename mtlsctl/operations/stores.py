@@ -201,14 +201,14 @@ class _Making:
         found = transport.read_release(staged.service, staged.release)
         (password_file,) = (one.path for one in self.rendered.stores if one.kind is StoreKind.PASSWORD)
         try:
-            password = check_password(Secret(found[password_file][0]))
+            password = check_password(Secret(found[password_file].read()))
             if wanted is not None and password != wanted:
                 return None
-            stores = {one.path: (one, found[one.path][0]) for one in self._sealed()}
+            stores = {one.path: (one, found[one.path].read()) for one in self._sealed()}
             if any(read_store(content, password) != self.expected(one) for one, content in stores.values()):
                 return None
             files = self.secret_files(password)
-        except (KeyError, PreflightError, UnsafePlan):
+        except (KeyError, ValueError, PreflightError, UnsafePlan):
             return None  # altered: it makes way
         return [StagedFile(path=path, content=data, mode=_mode(one)) for path, (one, data) in stores.items()] + files
 

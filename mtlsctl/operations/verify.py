@@ -11,6 +11,7 @@ from mtlsctl.deliver.layout import pointer_sha256
 from mtlsctl.errors import DeliveryError, MtlsctlError, PreflightError, SealedKeyError, StateLocked, UsageError
 from mtlsctl.model.files import KEY_FILE, servers_file
 from mtlsctl.model.probe import Expectation, Observation, Outcome, Presented, Verdict
+from mtlsctl.model.release import HeldFile
 from mtlsctl.model.topology import OUTSIDE, ClientCertificate, DirectoryHost, Edge, InstanceId
 from mtlsctl.operations.issue import intent_of, issuers_of, signing_keys
 from mtlsctl.operations.publication import make_receipt
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from mtlsctl.operations.workspace import Workspace
     from mtlsctl.store.port import StateReader, StateStore, StateWriter
 
-Files = dict[str, tuple[bytes, int]]
+Files = dict[str, HeldFile]
 Crafted = dict[tuple[Presented, "InstanceId"], "Identity | NotProbed"]
 NOWHERE = ("127.0.0.1", 0)
 _ONLY_OF_RUNNING_SERVERS = frozenset({Presented.PLAINTEXT, Presented.OTHER_CA})
@@ -353,7 +354,7 @@ class _Identities:
             path = servers_file(probe.listener)
             if isinstance(files, NotProbed):
                 return files
-            return files[path][0] if path in files else NotProbed(reason=f"{probe.caller} holds no {path}")
+            return files[path].read() if path in files else NotProbed(reason=f"{probe.caller} holds no {path}")
         live = self.state.live.get(probe.endpoint.instance)
         if live is None:
             return NotProbed(reason=f"{probe.endpoint.instance} is not applied yet")

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from mtlsctl.model.credential import Credential
     from mtlsctl.model.keystore import StoreSpecification
-    from mtlsctl.model.release import Recipe
+    from mtlsctl.model.release import HeldFile, Recipe
     from mtlsctl.model.trust import TrustAnchor
     from mtlsctl.pki.inspect import Parsed
 
@@ -65,7 +65,7 @@ class Expected:
 
 
 def preflight(
-    files: Mapping[str, tuple[bytes, int]],
+    files: Mapping[str, HeldFile],
     *,
     recipe: Recipe,
     credential: Credential,
@@ -76,7 +76,7 @@ def preflight(
     stores: tuple[StoreSpecification, ...] = (),
     combined: tuple[str, ...] = (),
 ) -> tuple[str, ...]:
-    """Check a release as it lies on its host: path -> (bytes, mode); certificates are DER, `issuer` is the leaf's CA.
+    """Check a release as it lies on its host; certificates are DER, `issuer` is the leaf's CA.
 
     Gives warnings, each naming its path. Raises PreflightError (M72xx) with the first finding, and the others as notes.
     `is_presented` says that the instance shows this leaf already. That it has ended is then no reason to refuse: an
@@ -94,7 +94,7 @@ def preflight(
         combined=combined,
     )
     bundles = expected_bundles(recipe)
-    findings = (
+    findings = tuple(_hidden_findings(files, expected)) or (
         *_identity_findings(files, expected),
         *_bundle_findings(files, expected, bundles),
         *_store_findings(files, expected),
@@ -122,21 +122,21 @@ def expected_bundles(recipe: Recipe) -> dict[str, frozenset[TrustAnchor]]:
     return clients | servers
 
 
-def _identity_findings(files: Mapping[str, tuple[bytes, int]], expected: Expected) -> Iterator[Finding]:
+def _identity_findings(files: Mapping[str, HeldFile], expected: Expected) -> Iterator[Finding]:
     needed = (CERTIFICATE_FILE, KEY_FILE) if expected.recipe.holds_key else (CERTIFICATE_FILE,)
     missing = [path for path in needed if path not in files]
     if missing:
         yield from (Finding(codes.FILE_MISSING, f"{path} is missing") for path in missing)
         return
     try:
-        chain = [parse_certificate(der) for der in parse_bundle(files[CERTIFICATE_FILE][0])]
+        chain = [parse_certificate(der) for der in parse_bundle(files[CERTIFICATE_FILE].read())]
         issuer = parse_certificate(expected.issuer)
     except PreflightError as error:
         yield Finding(error.code, f"{CERTIFICATE_FILE}: {error.message}")
         return
     leaf = chain[0]
     if KEY_FILE in files:
-        yield from _key_findings(files[KEY_FILE][0], leaf)
+        yield from _key_findings(files[KEY_FILE], leaf)
     yield from _credential_findings(leaf, expected.credential)
     yield from _chain_findings(chain, issuer, signs_itself=expected.credential.profile.authority.is_leaf)
     yield from _date_findings(leaf, issuer, expected)
@@ -144,14 +144,34 @@ def _identity_findings(files: Mapping[str, tuple[bytes, int]], expected: Expecte
     yield from _usage_findings(leaf, expected.recipe)
 
 
-def _key_findings(pem: bytes, leaf: Parsed) -> Iterator[Finding]:
+def _key_findings(held: HeldFile, leaf: Parsed) -> Iterator[Finding]:
     try:
-        key = load_private(Secret(pem))
+        public_half = _public_half(held)
     except PreflightError as error:
         yield Finding(error.code, f"{KEY_FILE}: {error.message}")
         return
-    if key.public_key() != leaf.public_key:
+    if leaf.public_key is None or public_half != spki_sha256(leaf.public_key):  # type: ignore[arg-type]
         yield Finding(codes.KEY_MISMATCH, f"{KEY_FILE} does not belong to the certificate in {CERTIFICATE_FILE}")
+
+
+def _public_half(held: HeldFile) -> str | None:
+    """Of the key in a PEM file: its host says it of a key that never leaves it."""
+    if held.content is None:
+        return held.spki_sha256
+    return spki_sha256(load_private(Secret(held.content)).public_key())
+
+
+def _hidden_findings(files: Mapping[str, HeldFile], expected: Expected) -> Iterator[Finding]:
+    """A host keeps to itself what holds its keys, and nothing else."""
+    private = _private_files(expected)
+    for path, held in sorted(files.items()):
+        if held.content is None and path not in private:
+            yield Finding(codes.KEY_OUTSIDE, f"{path} is not shown by its host, as if it held a private key")
+
+
+def _private_files(expected: Expected) -> frozenset[str]:
+    stores = (one.path for one in expected.stores if one.kind is StoreKind.KEY)
+    return frozenset({KEY_FILE, *stores, *expected.combined})
 
 
 def _credential_findings(leaf: Parsed, credential: Credential) -> Iterator[Finding]:
@@ -208,7 +228,7 @@ def _usage_findings(leaf: Parsed, recipe: Recipe) -> Iterator[Finding]:
 
 
 def _bundle_findings(
-    files: Mapping[str, tuple[bytes, int]], expected: Expected, bundles: Mapping[str, frozenset[TrustAnchor]]
+    files: Mapping[str, HeldFile], expected: Expected, bundles: Mapping[str, frozenset[TrustAnchor]]
 ) -> Iterator[Finding]:
     present = {path for path in files if path.endswith(".pem")}
     for path in sorted(bundles.keys() - present):
@@ -216,7 +236,7 @@ def _bundle_findings(
     for path in sorted(present - bundles.keys()):
         yield Finding(codes.BUNDLE, f"{path} has no place in this release")
     for path in sorted(present & bundles.keys()):
-        yield from _anchor_findings(path, files[path][0], bundles[path], expected.anchors)
+        yield from _anchor_findings(path, files[path].read(), bundles[path], expected.anchors)
 
 
 def _anchor_findings(
@@ -252,7 +272,7 @@ def _self_signed_findings(path: str, found: tuple[bytes, ...], pinned: AbstractS
             yield Finding(codes.BUNDLE, f"{path} holds a certificate that is not a self-signed {kind}")
 
 
-def _store_findings(files: Mapping[str, tuple[bytes, int]], expected: Expected) -> Iterator[Finding]:
+def _store_findings(files: Mapping[str, HeldFile], expected: Expected) -> Iterator[Finding]:
     """Each store opened with the password that lies beside it: what a program finds in it is what it must find."""
     for one in expected.stores:
         if one.path not in files:
@@ -262,15 +282,19 @@ def _store_findings(files: Mapping[str, tuple[bytes, int]], expected: Expected) 
         return
     for one in expected.stores:
         if one.kind in SEALED and one.path in files:
-            yield from _content_findings(one, files, Secret(files[password][0]), expected)
+            yield from _content_findings(one, files, Secret(files[password].read()), expected)
 
 
 def _content_findings(
-    store: StoreSpecification, files: Mapping[str, tuple[bytes, int]], password: Secret, expected: Expected
+    store: StoreSpecification, files: Mapping[str, HeldFile], password: Secret, expected: Expected
 ) -> Iterator[Finding]:
+    if files[store.path].content is None:
+        if files[store.path].spki_sha256 != expected.credential.spki_sha256:
+            yield Finding(codes.STORE_CONTENT, f"{store.path} holds another key than it must")
+        return
     try:
-        found = read_store(files[store.path][0], check_password(password))
-        chain = parse_bundle(files[CERTIFICATE_FILE][0])
+        found = read_store(files[store.path].read(), check_password(password))
+        chain = parse_bundle(files[CERTIFICATE_FILE].read())
     except PreflightError as error:
         yield Finding(error.code, f"{store.path}: {error.message}")
         return
@@ -286,38 +310,38 @@ def _content_findings(
     )
 
 
-def _combined_findings(files: Mapping[str, tuple[bytes, int]], combined: Sequence[str]) -> Iterator[Finding]:
+def _combined_findings(files: Mapping[str, HeldFile], combined: Sequence[str]) -> Iterator[Finding]:
     """Read as its program reads it: one certificate, then one key, and both are those of the release."""
     for path in combined:
         if path not in files:
             yield Finding(codes.FILE_MISSING, f"{path} is missing")
+        elif files[path].content is None:
+            if KEY_FILE in files and files[path].spki_sha256 != files[KEY_FILE].spki_sha256:
+                yield Finding(codes.KEY_MISMATCH, f"{path} does not hold the key of this release")
         elif CERTIFICATE_FILE in files and KEY_FILE in files:
-            chain, mark, key = files[path][0].partition(_END_OF_CERTIFICATE)
-            is_leaf = files[CERTIFICATE_FILE][0].startswith(chain + mark) and _readable_blocks(chain + mark)
-            if not is_leaf or key != files[KEY_FILE][0]:
+            chain, mark, key = files[path].read().partition(_END_OF_CERTIFICATE)
+            is_leaf = files[CERTIFICATE_FILE].read().startswith(chain + mark) and _readable_blocks(chain + mark)
+            if not is_leaf or key != files[KEY_FILE].read():
                 yield Finding(codes.KEY_MISMATCH, f"{path} does not hold the certificate and the key of this release")
 
 
-def _mode_findings(files: Mapping[str, tuple[bytes, int]], expected: Expected) -> Iterator[Finding]:
-    secret = (one.path for one in expected.stores if one.kind in (StoreKind.KEY, StoreKind.PASSWORD))
-    private = {KEY_FILE, *secret, *expected.combined}
-    for path, (_, mode) in sorted(files.items()):
-        bits = mode & 0o7777
+def _mode_findings(files: Mapping[str, HeldFile], expected: Expected) -> Iterator[Finding]:
+    private = _private_files(expected) | {one.path for one in expected.stores if one.kind is StoreKind.PASSWORD}
+    for path, held in sorted(files.items()):
+        bits = held.mode & 0o7777
         if path in private and bits != SECRET_MODE:
             yield Finding(codes.MODE, f"{path} has mode {bits:04o} instead of {SECRET_MODE:04o}")
         elif bits & (_WRITABLE_BY_OTHERS | _SPECIAL_BITS):
             yield Finding(codes.MODE, f"{path} has mode {bits:04o}; only its owner may write to it")
 
 
-def _secret_findings(files: Mapping[str, tuple[bytes, int]], combined: Sequence[str]) -> Iterator[Finding]:
-    for path, (content, _) in sorted(files.items()):
-        if path not in (KEY_FILE, *combined) and _PRIVATE_MARK in content:
+def _secret_findings(files: Mapping[str, HeldFile], combined: Sequence[str]) -> Iterator[Finding]:
+    for path, held in sorted(files.items()):
+        if path not in (KEY_FILE, *combined) and _PRIVATE_MARK in (held.content or b""):
             yield Finding(codes.KEY_OUTSIDE, f"{path} holds a private key; only {KEY_FILE} may")
 
 
-def _budget_findings(
-    files: Mapping[str, tuple[bytes, int]], bundles: Mapping[str, frozenset[TrustAnchor]]
-) -> Iterator[Finding]:
+def _budget_findings(files: Mapping[str, HeldFile], bundles: Mapping[str, frozenset[TrustAnchor]]) -> Iterator[Finding]:
     for path, size in _name_sizes(files, bundles):
         if size > NAME_BYTES_LIMIT:
             yield Finding(
@@ -326,21 +350,19 @@ def _budget_findings(
             )
 
 
-def _budget_warnings(
-    files: Mapping[str, tuple[bytes, int]], bundles: Mapping[str, frozenset[TrustAnchor]]
-) -> Iterator[str]:
+def _budget_warnings(files: Mapping[str, HeldFile], bundles: Mapping[str, frozenset[TrustAnchor]]) -> Iterator[str]:
     for path, size in _name_sizes(files, bundles):
         if size > NAME_BYTES_WARN:
             yield f"{path}: the names of its CAs take {size:,} bytes; above {NAME_BYTES_WARN:,} Java callers may fail"
 
 
 def _name_sizes(
-    files: Mapping[str, tuple[bytes, int]], bundles: Mapping[str, frozenset[TrustAnchor]]
+    files: Mapping[str, HeldFile], bundles: Mapping[str, frozenset[TrustAnchor]]
 ) -> Iterator[tuple[str, int]]:
     """What each listener's CA names add to a CertificateRequest: the DER name and two bytes of length for each."""
     for path in sorted(bundles.keys() & files.keys()):
         if path.startswith(f"{CLIENTS_FOLDER}/"):
-            yield path, sum(_name_size(der) for der in _readable_blocks(files[path][0]))
+            yield path, sum(_name_size(der) for der in _readable_blocks(files[path].read()))
 
 
 def _readable_blocks(pem: bytes) -> tuple[bytes, ...]:

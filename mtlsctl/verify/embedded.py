@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
 
-    from mtlsctl.model.release import Recipe, ServedListener
+    from mtlsctl.model.release import HeldFile, Recipe, ServedListener
 
 _HOST = "127.0.0.1"
 _TIMEOUT_SECONDS = 5.0
@@ -66,7 +66,7 @@ class EmbeddedListener:
         return self.clients is None and self.client_certificate is not ClientCertificate.NONE
 
 
-def listeners_of(recipe: Recipe, files: Mapping[str, tuple[bytes, int]], estate: str) -> tuple[EmbeddedListener, ...]:
+def listeners_of(recipe: Recipe, files: Mapping[str, HeldFile], estate: str) -> tuple[EmbeddedListener, ...]:
     """Every listener of a release from its files as they were read back; raises KeyError when one is missing."""
     identity = identity_of(files)
     return tuple(
@@ -74,7 +74,7 @@ def listeners_of(recipe: Recipe, files: Mapping[str, tuple[bytes, int]], estate:
             key=ListenerKey(recipe.instance, served.name),
             identity=identity,
             # Only a listener without callers has no such file: for any other its absence must not go unnoticed.
-            clients=files[clients_file(served.name)][0] if served.policy.anchors else None,
+            clients=files[clients_file(served.name)].read() if served.policy.anchors else None,
             client_certificate=served.client_certificate,
             protocols=served.protocols,
             server_names=recipe.server_names,
@@ -84,13 +84,11 @@ def listeners_of(recipe: Recipe, files: Mapping[str, tuple[bytes, int]], estate:
     )
 
 
-def _members(
-    served: ServedListener, files: Mapping[str, tuple[bytes, int]], estate: str
-) -> frozenset[tuple[str, str]] | None:
+def _members(served: ServedListener, files: Mapping[str, HeldFile], estate: str) -> frozenset[tuple[str, str]] | None:
     """Raises KeyError when an anchor from outside is not among the files."""
     if served.policy.members is None:
         return None
-    ders = parse_bundle(files[clients_file(served.name)][0])
+    ders = parse_bundle(files[clients_file(served.name)].read())
     subjects = {hashlib.sha256(der).hexdigest(): subject_text(der) for der in ders}
     return frozenset(
         (

@@ -16,6 +16,8 @@ from mtlsctl.model.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from mtlsctl.model.release import HeldFile
+
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
@@ -27,9 +29,9 @@ class Identity:
     key: Secret
 
 
-def identity_of(files: Mapping[str, tuple[bytes, int]]) -> Identity:
+def identity_of(files: Mapping[str, HeldFile]) -> Identity:
     """What a release presents, from its files as they were read back; raises KeyError when one is missing."""
-    return Identity(chain=files[CERTIFICATE_FILE][0], key=Secret(files[KEY_FILE][0]))
+    return Identity(chain=files[CERTIFICATE_FILE].read(), key=Secret(files[KEY_FILE].read()))
 
 
 def load_identity(context: ssl.SSLContext, identity: Identity) -> None:

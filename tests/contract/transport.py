@@ -16,6 +16,7 @@ from mtlsctl.deliver.layout import (
     StagedRelease,
 )
 from mtlsctl.errors import DeliveryError
+from mtlsctl.model.release import HeldFile
 from mtlsctl.model.runtime import Check, Reload
 from mtlsctl.model.secret import Secret
 
@@ -124,7 +125,7 @@ class TransportContract:
         path.chmod(0o600)
         assert place.transport.expect_key("mail", SPKI)
         place.transport.stage(release())
-        assert (KEY.reveal(), 0o600) == place.transport.read_release("mail", FIRST)["tls.key"]
+        assert HeldFile.of(KEY.reveal(), 0o600) == place.transport.read_release("mail", FIRST)["tls.key"]
 
     def test_a_key_behind_a_symlink_is_not_read(self, keyed: Place) -> None:
         key = keyed.at(f"/etc/mtlsctl/mail/keys/{SPKI}.key")
@@ -157,7 +158,8 @@ class TransportContract:
 
     def test_a_staged_release_is_whole_and_read_back_as_it_was_given(self, keyed: Place) -> None:
         keyed.transport.stage(release())
-        expected = {file.path: (file.content, 0o640) for file in FILES} | {"tls.key": (KEY.reveal(), 0o600)}
+        expected = {file.path: HeldFile.of(file.content, 0o640) for file in FILES}
+        expected["tls.key"] = HeldFile.of(KEY.reveal(), 0o600)
         assert expected == keyed.transport.read_release("mail", FIRST)
         assert keyed.transport.has_release("mail", FIRST)
 
@@ -223,7 +225,7 @@ class TransportContract:
 
     def test_a_release_may_do_without_a_key(self, keyed: Place) -> None:
         keyed.transport.stage(release(spki=None))
-        expected = {file.path: (file.content, 0o640) for file in FILES}
+        expected = {file.path: HeldFile.of(file.content, 0o640) for file in FILES}
         assert expected == keyed.transport.read_release("mail", FIRST)
         before = keyed.at(f"/etc/mtlsctl/mail/releases/{FIRST}").stat().st_ino
         keyed.transport.stage(release(spki=None))

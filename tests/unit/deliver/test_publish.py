@@ -9,6 +9,7 @@ from mtlsctl.deliver.layout import FilePointer, StagedFile, StagedRelease, point
 from mtlsctl.deliver.local import LocalTransport
 from mtlsctl.deliver.publish import Published, Switch, Verbs, publish
 from mtlsctl.errors import DeliveryError, PreflightError
+from mtlsctl.model.release import HeldFile
 from mtlsctl.model.runtime import Check, Reload
 from mtlsctl.model.secret import Secret
 from mtlsctl.model.topology import DirectoryHost, ProcessId
@@ -53,7 +54,7 @@ class World:
         self.transport = LocalTransport(DirectoryHost(name="here", directory=str(root)))
         self.transport.put_key("mail", SPKI, Secret(b"k"))
         self.journal = Journal(self.transport)
-        self.inspected: list[tuple[str, str, dict[str, tuple[bytes, int]]]] = []
+        self.inspected: list[tuple[str, str, dict[str, HeldFile]]] = []
         self.settled = 0
         self.settle_error: Exception | None = None
         self.back_error: Exception | None = None
@@ -79,7 +80,7 @@ class World:
             settle_back=self.settle_back,
         )
 
-    def inspect(self, service: str, release: str, files: dict[str, tuple[bytes, int]]) -> None:
+    def inspect(self, service: str, release: str, files: dict[str, HeldFile]) -> None:
         self.inspected.append((service, release, files))
         if self.inspect_error:
             raise self.inspect_error
@@ -109,7 +110,9 @@ def sha(pointer: Pointer) -> str:
 def test_a_first_publication_stages_inspects_switches_and_settles(world: World) -> None:
     published = world.publish(before=None, after=NEW)
     assert ("staged", "checked", "switched", "reloaded", "settled") == published.steps
-    assert [("mail", "1" * 16, {"tls.crt": (b"c", 0o640), "tls.key": (b"k", 0o600)})] == world.inspected
+    assert [
+        ("mail", "1" * 16, {"tls.crt": HeldFile.of(b"c", 0o640), "tls.key": HeldFile.of(b"k", 0o600)})
+    ] == world.inspected
     assert [("intended", None), ("switched", sha(NEW))] == world.journal.lines
     assert 1 == world.settled
 

@@ -13,6 +13,7 @@ from mtlsctl.deliver import tree
 from mtlsctl.deliver.layout import StagedFile, StagedRelease
 from mtlsctl.deliver.local import LocalTransport
 from mtlsctl.errors import DeliveryError
+from mtlsctl.model.release import HeldFile
 from mtlsctl.model.secret import Secret
 from mtlsctl.model.topology import DirectoryHost
 
@@ -54,7 +55,7 @@ def test_a_release_copies_its_key_where_the_file_system_cannot_link(
     transport = transport_at(tmp_path)
     monkeypatch.setattr(os, "link", refuse)
     transport.stage(STAGED)
-    assert (b"k", 0o600) == transport.read_release("mail", RELEASE)["tls.key"]
+    assert HeldFile.of(b"k", 0o600) == transport.read_release("mail", RELEASE)["tls.key"]
 
 
 def test_a_full_disk_names_the_path_and_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import traceback
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +12,7 @@ import pytest
 from mtlsctl.errors import PreflightError
 from mtlsctl.model.credential import AuthorityId, KeyUsage
 from mtlsctl.model.keystore import StoreKind, StoreProfile, StoreSpecification
-from mtlsctl.model.release import Callee, Endpoint, Recipe, ServedListener, Socket
+from mtlsctl.model.release import Callee, Endpoint, HeldFile, Recipe, ServedListener, Socket
 from mtlsctl.model.secret import Secret
 from mtlsctl.model.topology import ClientCertificate, InstanceId, KeyAlgorithm, ListenerId, ProcessId
 from mtlsctl.model.trust import PeerPolicy
@@ -102,9 +102,11 @@ def good_files(leaf: Leaf = LEAF) -> Files:
 class Staged:
     files: Files
     arguments: dict[str, Any]
+    kept: dict[str, HeldFile] = field(default_factory=dict)
 
     def inspect(self) -> tuple[str, ...]:
-        return preflight(self.files, **self.arguments)
+        held = {path: HeldFile.of(content, mode) for path, (content, mode) in self.files.items()}
+        return preflight(held | self.kept, **self.arguments)
 
 
 def staged(changes: dict[str, tuple[bytes, int] | None] | None = None, leaf: Leaf = LEAF, **arguments: Any) -> Staged:
@@ -455,3 +457,31 @@ def test_no_refusal_quotes_a_key() -> None:
             staged({"tls.key": (content, 0o644), "copy.pem": (key, 0o644)}).inspect()
         told = "".join(traceback.format_exception(refused.value)) + repr(refused.value) + str(refused.value.notes)
         assert not any(line.decode()[:16] in told for line in body)
+
+
+# keys that their host keeps to itself
+
+
+def kept(path: str, spki_sha256: str | None, mode: int = 0o600) -> dict[str, HeldFile]:
+    return {path: HeldFile(mode=mode, sha256="0" * 64, content=None, spki_sha256=spki_sha256)}
+
+
+def test_a_key_that_its_host_keeps_is_known_by_its_public_half() -> None:
+    good = replace(staged(), kept=kept("tls.key", LEAF.credential.spki_sha256))
+    assert () == good.inspect()
+    for other in ("0" * 64, None):
+        with pytest.raises(PreflightError) as refused:
+            replace(staged(), kept=kept("tls.key", other)).inspect()
+        assert "does not belong" in refused.value.message
+
+
+def test_a_host_keeps_nothing_else_to_itself() -> None:
+    with pytest.raises(PreflightError, match=r"clients/main\.pem is not shown by its host"):
+        replace(staged(), kept=kept("clients/main.pem", None, 0o640)).inspect()
+
+
+def test_a_file_of_certificate_and_key_that_its_host_keeps_is_of_the_same_key() -> None:
+    both = kept(BOTH, LEAF.credential.spki_sha256) | kept("tls.key", LEAF.credential.spki_sha256)
+    assert () == replace(staged(combined=(BOTH,)), kept=both).inspect()
+    with pytest.raises(PreflightError, match="does not hold the key"):
+        replace(staged(combined=(BOTH,)), kept=both | kept(BOTH, "0" * 64)).inspect()

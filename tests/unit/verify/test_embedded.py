@@ -10,7 +10,7 @@ import pytest
 
 from mtlsctl.model.credential import AuthorityId, CredentialId
 from mtlsctl.model.probe import Expectation, Observation, Presented, Verdict
-from mtlsctl.model.release import Recipe, ServedListener, Socket
+from mtlsctl.model.release import HeldFile, Recipe, ServedListener, Socket
 from mtlsctl.model.topology import ClientCertificate, InstanceId, ProcessId
 from mtlsctl.model.trust import PeerPolicy
 from mtlsctl.verify.embedded import EmbeddedListener, EmbeddedServers, ListenerKey, listeners_of
@@ -157,9 +157,12 @@ def recipe(*anchors: AuthorityId) -> Recipe:
     )
 
 
-def files(*more: str) -> dict[str, tuple[bytes, int]]:
-    present = {"tls.crt": (estate().schedule.pem, 0o640), "tls.key": (estate().schedule.key_pem, 0o600)}
-    return present | {path: (estate().mail_ca.pem, 0o640) for path in more}
+def files(*more: str) -> dict[str, HeldFile]:
+    present = {
+        "tls.crt": HeldFile.of(estate().schedule.pem, 0o640),
+        "tls.key": HeldFile.of(estate().schedule.key_pem, 0o600),
+    }
+    return present | {path: HeldFile.of(estate().mail_ca.pem, 0o640) for path in more}
 
 
 def test_listeners_are_made_from_the_files_of_a_release() -> None:
