@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from mtlsctl.errors import MtlsctlError, StateError, StateLocked
-from mtlsctl.operations.progress import ProcessEvent, Status
+from mtlsctl.operations.progress import Noticed, ProcessEvent, Status
 from mtlsctl.operations.releases import Member
+from mtlsctl.operations.schedule import Pace, Schedule, Unit, Workers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from mtlsctl.model.plan import Step, StepId, Wave
@@ -29,12 +31,23 @@ section 2), and a server may be busy for a moment. It shows and believes what th
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of some steps of a unit: `after` is what the process names since, `error` why it names what it did."""
+
+    steps: tuple[Step, ...]
+    after: dict[InstanceId, Member] | None = None
+    notes: tuple[str, ...] = ()
+    error: MtlsctlError | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Executor:
     """Publishes steps in waves. `lost` are steps that failed or wait for one that did.
 
     `unread` are steps that are done on disk and wait for somebody to restart the program: what waits for them at other
     instances stays for the next apply, since a peer would meet the old program.
-    `done_at` says when each step was done, in seconds of the monotonic clock.
+    `done_at` says when each step was done, in seconds of the monotonic clock. All of it changes in the thread that
+    called `run`; other threads publish, one for each host at a time.
     """
 
     publication: Publication
@@ -42,6 +55,7 @@ class Executor:
     clock: Callable[[], datetime]
     report: Callable[[Event], None]
     members: dict[ProcessId, dict[InstanceId, Member]]
+    pace: Pace = field(default_factory=Pace)
     lost: set[StepId] = field(default_factory=set)
     unread: set[StepId] = field(default_factory=set)
     done_at: dict[StepId, float] = field(default_factory=dict)
@@ -53,49 +67,90 @@ class Executor:
         unfit: Mapping[InstanceId, MtlsctlError],
         keyless: Mapping[StepId, MtlsctlError] | None = None,
     ) -> None:
-        """Every step in the plan's order: waves first, so whatever a step waits for has been tried before it.
+        """Every step, as soon as all that it waits for has been tried and its host is free, in the plan's order.
 
-        `unfit` are instances for which no key could be requested: they fail in their first wave. `keyless` are steps
+        `unfit` are instances that nothing can be done about: they fail in their first wave. `keyless` are steps
         whose key its owner has not put on the host yet: they are left waiting, and what comes before them goes on.
+        When it is interrupted, what has begun is finished and recorded; a second interruption does not wait for that.
         """
-        absent = keyless or {}
-        for (wave, process), group in groupby(steps, key=lambda step: (step.id.wave, step.process)):
-            together = list(group)
-            for step in together:
-                if step.id.instance in unfit and not step.waits_for & self.lost:
-                    self._fail(process, wave, [step], unfit[step.id.instance])
-                elif step.id in absent and not step.waits_for & self.lost:
-                    self._fail(process, wave, [step], absent[step.id], status=Status.WAITING)
-            self._run_together(process, wave, [step for step in together if step.id not in self.lost])
+        schedule = Schedule(
+            [Unit(wave=wave, process=process, steps=tuple(group)) for (wave, process), group in _grouped(steps)],
+            self.pace,
+        )
+        with Workers[list[Outcome]](self.pace.forks, self._interrupted) as workers:
+            while True:
+                while (unit := schedule.next(self._failed_hosts())) is not None:
+                    ready = self._ready(unit, unfit, keyless or {})
+                    if ready:
+                        workers.start(unit, partial(self._publish, unit.process, ready))
+                    else:
+                        schedule.settle(unit)
+                if not workers.are_busy:
+                    break
+                unit, outcomes = workers.next_done()
+                self._settle(unit, outcomes)
+                schedule.settle(unit)
+        for unit in schedule.left():
+            self._leave(unit)
 
-    def _run_together(self, process: ProcessId, wave: Wave, steps: Sequence[Step]) -> None:
-        blocked = [step for step in steps if self._waits_in_vain_for(step)]
-        ready = [step for step in steps if not self._waits_in_vain_for(step)]
+    def _interrupted(self) -> None:
+        message = "interrupted: what has begun is finished first; interrupt once more to stop at once"
+        self.report(Noticed(at=self.clock(), message=message))
+
+    def _failed_hosts(self) -> int:
+        return len({event.process.host for event in self.events if event.status is Status.FAILED})
+
+    def _leave(self, unit: Unit) -> None:
+        """Too much has failed for anything new to begin."""
+        self.lost.update(step.id for step in unit.steps)
+        message = f"not begun: {self._failed_hosts()} hosts failed"
+        self._say(unit.process, unit.wave, Status.BLOCKED, unit.steps, message=message)
+
+    def _ready(
+        self, unit: Unit, unfit: Mapping[InstanceId, MtlsctlError], keyless: Mapping[StepId, MtlsctlError]
+    ) -> list[Step]:
+        """The steps that can be done now; of the others it is said why not."""
+        for step in unit.steps:
+            if step.id.instance in unfit and not step.waits_for & self.lost:
+                self._fail(unit.process, unit.wave, [step], unfit[step.id.instance])
+            elif step.id in keyless and not step.waits_for & self.lost:
+                self._fail(unit.process, unit.wave, [step], keyless[step.id], status=Status.WAITING)
+        left = [step for step in unit.steps if step.id not in self.lost]
+        blocked = [step for step in left if self._waits_in_vain_for(step)]
+        ready = [step for step in left if not self._waits_in_vain_for(step)]
         if blocked:
-            self._block(process, wave, blocked)
+            self._block(unit.process, unit.wave, blocked)
         if ready:
-            self._publish(process, wave, ready)
+            self._say(unit.process, unit.wave, Status.STARTED, ready)
+        return ready
 
     def _waits_in_vain_for(self, step: Step) -> set[StepId]:
         unread = {one for one in step.waits_for & self.unread if one.instance != step.id.instance}
         return unread | (step.waits_for & self.lost)
 
-    def _publish(self, process: ProcessId, wave: Wave, steps: Sequence[Step]) -> None:
-        self._say(process, wave, Status.STARTED, steps)
+    def _settle(self, unit: Unit, outcomes: Iterable[Outcome]) -> None:
+        """Take down what came of a unit."""
+        for outcome in outcomes:
+            if outcome.error is not None:
+                self._fail(unit.process, unit.wave, outcome.steps, outcome.error)
+            elif outcome.after is not None:
+                self.members[unit.process] = outcome.after
+                self.done_at.update(dict.fromkeys((step.id for step in outcome.steps), time.monotonic()))
+                self.unread.update(step.id for step in outcome.steps if step.needs_restart)
+                self._say(unit.process, unit.wave, Status.DONE, outcome.steps, notes=outcome.notes)
+
+    def _publish(self, process: ProcessId, steps: Sequence[Step]) -> list[Outcome]:
+        """In a thread of its own. What cannot be recorded is raised: it must not go on, here or on any other host."""
         after, releases = self._after(process, steps), self._rendered(steps)
         if self.publication.is_reloaded(process, after, _leaving(steps)):
             self._await_calls(steps)
         try:
             notes = self.publication.publish(process, after, releases, _leaving(steps))
         except (StateError, StateLocked):
-            raise  # what cannot be recorded must not go on, here or on any other host
+            raise
         except MtlsctlError as error:
-            self._without_the_guilty(process, wave, steps, error)
-        else:
-            self.members[process] = after
-            self.done_at.update(dict.fromkeys((step.id for step in steps), time.monotonic()))
-            self.unread.update(step.id for step in steps if step.needs_restart)
-            self._say(process, wave, Status.DONE, steps, notes=notes)
+            return self._without_the_guilty(process, steps, error)
+        return [Outcome(steps=tuple(steps), after=after, notes=notes)]
 
     def _await_calls(self, steps: Sequence[Step]) -> None:
         """What began before its caller's switch arrives first: this process may be about to refuse it."""
@@ -103,14 +158,13 @@ class Executor:
         if switched:
             time.sleep(max(0.0, max(switched) + HANDOVER_SECONDS - time.monotonic()))
 
-    def _without_the_guilty(self, process: ProcessId, wave: Wave, steps: Sequence[Step], error: MtlsctlError) -> None:
+    def _without_the_guilty(self, process: ProcessId, steps: Sequence[Step], error: MtlsctlError) -> list[Outcome]:
         """When leaving one instance out makes the check pass, only that one fails and the others go on."""
         guilty = self._guilty(process, steps) if len(steps) > 1 else None
         if guilty is None:
-            self._fail(process, wave, steps, error)
-            return
-        self._fail(process, wave, [guilty], error)
-        self._publish(process, wave, [step for step in steps if step is not guilty])
+            return [Outcome(steps=tuple(steps), error=error)]
+        others = [step for step in steps if step is not guilty]
+        return [Outcome(steps=(guilty,), error=error), *self._publish(process, others)]
 
     def _guilty(self, process: ProcessId, steps: Sequence[Step]) -> Step | None:
         """Nobody, when all of them pass together: then it was the switch, the reload or what is served."""
@@ -195,6 +249,10 @@ class Executor:
         if status is not Status.STARTED:
             self.events.append(event)
         self.report(event)
+
+
+def _grouped(steps: Sequence[Step]) -> Iterator[tuple[tuple[Wave, ProcessId], Iterator[Step]]]:
+    return groupby(steps, key=lambda step: (step.id.wave, step.process))
 
 
 def _callers_waited_for(step: Step) -> list[StepId]:
