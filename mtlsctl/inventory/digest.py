@@ -62,7 +62,17 @@ def _host(host: Host, root: Path) -> list[object]:
         folder = Path(host.directory)
         place = folder.relative_to(root) if folder.is_relative_to(root) else folder
         return [host.name, "directory", str(place), host.address, host.seen_as, host.pid_files]
-    return [host.name, "ssh", host.address, host.port, host.user, host.identity_file, host.jump, host.become]
+    return [
+        host.name,
+        "ssh",
+        host.address,
+        host.port,
+        host.user,
+        host.identity_file,
+        host.jump,
+        host.become,
+        host.keys.value,
+    ]
 
 
 def _service(

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Final
 
 from mtlsctl.inventory import codes, grammar
 from mtlsctl.inventory.words import map_of
-from mtlsctl.model.topology import DirectoryHost, Host, SshHost
+from mtlsctl.model.topology import DirectoryHost, Host, KeyOrigin, SshHost
 
 if TYPE_CHECKING:
     from mtlsctl.inventory.source import Map
     from mtlsctl.inventory.words import Words
 
 FOLDER_KEYS: Final = ("directory", "seen_as", "pid_files")
-SSH_KEYS: Final = ("port", "user", "identity_file", "jump", "become")
+SSH_KEYS: Final = ("port", "user", "identity_file", "jump", "become", "keys")
 
 _HOST_NAME = grammar.label("a host")
+_KEYS = grammar.choice({one.value: one for one in KeyOrigin})
 _PROCESS_NAME = grammar.label("a process")
 _UNWRITABLE = frozenset("\"'\\$`;{}#")
 """What no configuration file of every runtime can carry in a path."""
@@ -111,6 +112,7 @@ def _ssh_host(words: Words, name: str, node: Map, nodes: Map) -> SshHost | None:
         identity_file=words.read(node, "identity_file", grammar.key_file, None),
         jump=words.read(node, "jump", grammar.jump, None, is_name=True),
         become=words.read(node, "become", grammar.switch, default=False),
+        keys=words.read(node, "keys", _KEYS, KeyOrigin.HOST),
         span=words.problems.sources.span(nodes.keys_at[name], name),
     )
 

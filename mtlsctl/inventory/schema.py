@@ -14,7 +14,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from mtlsctl.inventory.grammar import DURATION, MAX_ESTATE, MAX_PORT, MAX_SERVICE
 from mtlsctl.model.identifiers import LABEL
-from mtlsctl.model.topology import ClientCertificate, ForwardIdentity, KeyAlgorithm, TrustModel
+from mtlsctl.model.topology import ClientCertificate, ForwardIdentity, KeyAlgorithm, KeyOrigin, TrustModel
 
 _LABEL: Final = f"^{LABEL.pattern}$"
 _DURATION: Final = f"^{DURATION.pattern}$"
@@ -36,6 +36,7 @@ Switch = Annotated[Word, WithJsonSchema({"type": "boolean", "title": "true or fa
 Duration = Annotated[
     Word, WithJsonSchema({"type": "string", "pattern": _DURATION, "title": "duration", "examples": ["90d", "12h"]})
 ]
+KeysOf = Annotated[Word, WithJsonSchema({"type": "string", "enum": [one.value for one in KeyOrigin], "title": "keys"})]
 Key = Annotated[Word, WithJsonSchema({"type": "string", "enum": [one.value for one in KeyAlgorithm], "title": "key"})]
 TrustModelName = Annotated[
     Word, WithJsonSchema({"type": "string", "enum": [one.value for one in TrustModel], "title": "trust model"})
@@ -132,6 +133,11 @@ class HostWords(_Part):
     identity_file: Text | None = Field(None, description="SSH only: path of the private key to log in with.")
     jump: Text | None = Field(None, description="SSH only: `[user@]host[:port]` to go through.")
     become: Switch | None = Field(None, description="SSH only: whether commands run through sudo; false unless given.")
+    keys: KeysOf | None = Field(
+        None,
+        description="SSH only: where private keys are born. `host`, unless given: they are made there and never leave "
+        "it; `controller` is for a host without openssl.",
+    )
 
 
 class OutsiderWords(_Part):

@@ -120,6 +120,7 @@ HOST: Final = Record(
         "identity_file": WORD,
         "jump": WORD,
         "become": WORD,
+        "keys": WORD,
     },
     unbuilt=_UNBUILT_KEYS,
 )

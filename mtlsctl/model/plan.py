@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mtlsctl.model.credential import AuthorityId, AuthorityProfile, CertificateProfile, CredentialId
     from mtlsctl.model.diagnostic import Diagnostic, Span
     from mtlsctl.model.release import Recipe
-    from mtlsctl.model.topology import Edge, InstanceId, KeyAlgorithm, ProcessId
+    from mtlsctl.model.topology import Edge, InstanceId, KeyAlgorithm, KeyOrigin, ProcessId
 
 
 class Wave(IntEnum):
@@ -126,13 +126,6 @@ class ServiceChange:
     instance: InstanceId
     details: tuple[str, ...]
     due: bool
-
-
-class KeyOrigin(StrEnum):
-    """Where a new key is born: on the host that will use it, or here, for a host that is a folder of this machine."""
-
-    HOST = "host"
-    CONTROLLER = "controller"
 
 
 class KeyRequest(NamedTuple):

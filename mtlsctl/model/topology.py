@@ -155,9 +155,16 @@ class DirectoryHost:
         return (self.directory if self.seen_as is None else self.seen_as).rstrip("/")
 
 
+class KeyOrigin(StrEnum):
+    """Where the keys of a host's instances are born: there, or here for a host that is a folder or cannot make them."""
+
+    HOST = "host"
+    CONTROLLER = "controller"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SshHost:
-    """A host reached over SSH."""
+    """A host reached over SSH. `become` is whether commands run through sudo; `keys` says where its keys are born."""
 
     name: str
     address: str
@@ -166,6 +173,7 @@ class SshHost:
     identity_file: str | None = None
     jump: str | None = None
     become: bool = False
+    keys: KeyOrigin = KeyOrigin.HOST
     span: Span | None = field(default=None, compare=False)
 
     @property

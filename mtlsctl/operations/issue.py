@@ -12,7 +12,7 @@ from mtlsctl.deliver.layout import key_file
 from mtlsctl.errors import DeliveryError, StateError
 from mtlsctl.failpoints import reach
 from mtlsctl.model.credential import AuthorityId
-from mtlsctl.model.plan import KeyOrigin
+from mtlsctl.model.topology import KeyOrigin
 from mtlsctl.model.trust import OutsideAnchor, in_order
 from mtlsctl.operations.workspace import not_over_ssh_yet
 from mtlsctl.pki.inspect import parse_certificate

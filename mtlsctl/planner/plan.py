@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from mtlsctl.model.credential import SHARED, AuthorityId
 from mtlsctl.model.diagnostic import Severity
-from mtlsctl.model.plan import TIME_CAUSED, AuthorityChange, CertificateChange, Due, KeyOrigin, KeyRequest, Op, Plan
+from mtlsctl.model.plan import TIME_CAUSED, AuthorityChange, CertificateChange, Due, KeyRequest, Op, Plan
 from mtlsctl.model.release import canonical_digest
 from mtlsctl.model.runtime import Reload, reload_of
-from mtlsctl.model.topology import DirectoryHost, TrustModel
+from mtlsctl.model.topology import DirectoryHost, KeyOrigin, TrustModel
 from mtlsctl.model.trust import NOTHING_OUTSIDE
 from mtlsctl.planner.diff import SERVED_NAMES, access_changes, service_changes
 from mtlsctl.planner.identities import (
@@ -397,8 +397,8 @@ def _requests(plan: Plan, inventory: Inventory) -> Iterator[KeyRequest]:
     for profile in plan.certificates:
         if profile.request_sha256 is not None:
             continue
-        is_folder = isinstance(inventory.hosts[profile.id.instance.host], DirectoryHost)
-        origin = KeyOrigin.CONTROLLER if is_folder else KeyOrigin.HOST
+        host = inventory.hosts[profile.id.instance.host]
+        origin = KeyOrigin.CONTROLLER if isinstance(host, DirectoryHost) else host.keys
         yield KeyRequest(credential=profile.id, key=profile.key, origin=origin)
 
 

@@ -14,7 +14,7 @@ from mtlsctl.model.credential import (
     KeyUsage,
 )
 from mtlsctl.model.release import FileFact, Receipt, canonical_json
-from mtlsctl.model.topology import DirectoryHost, InstanceId, KeyAlgorithm, SshHost
+from mtlsctl.model.topology import DirectoryHost, InstanceId, KeyAlgorithm, KeyOrigin, SshHost
 
 if TYPE_CHECKING:
     from mtlsctl.model.topology import Host
@@ -157,6 +157,7 @@ def host_to_text(host: Host) -> str:
             "identity_file": host.identity_file,
             "jump": host.jump,
             "become": host.become,
+            "keys": host.keys.value,
         }
     )
 
@@ -168,7 +169,8 @@ def host_from_text(name: str, text: str) -> Host:
             pid_files = tuple((process, path) for process, path in plain.pop("pid_files"))
             return DirectoryHost(name=name, pid_files=pid_files, **plain)
         case "ssh":
-            return SshHost(name=name, **plain)
+            keys = KeyOrigin(plain.pop("keys", KeyOrigin.HOST.value))  # absent in what was written before there was one
+            return SshHost(name=name, keys=keys, **plain)
         case _:
             msg = "not a host"
             raise ValueError(msg)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mtlsctl.model.credential import AuthorityId
-from mtlsctl.model.plan import TIME_CAUSED, Due, KeyOrigin, Op, Reason
-from mtlsctl.model.topology import AuthorityPolicy, CertificatePolicy, KeyAlgorithm, SshHost
+from mtlsctl.model.plan import TIME_CAUSED, Due, Op, Reason
+from mtlsctl.model.topology import AuthorityPolicy, CertificatePolicy, KeyAlgorithm, KeyOrigin, SshHost
 from mtlsctl.planner.plan import make_plan
 from tests.support.estates import (
     applied,
