@@ -26,12 +26,23 @@ class StagedFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeyStoreOrder:
+    """A PKCS#12 key store that a host makes of a release's key and certificate, under the password in a file of it."""
+
+    path: str
+    alias: str
+    password_file: str
+    is_legacy: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StagedRelease:
     """A release to be put on a host. Its private key is never among the files: the host links it by its public key.
 
     At each path of `combined` the host writes the certificate and the key into one file, 0600. `links` name files that
     also have a fixed place beside `current`, as symlinks through it: programs that watch a folder see there when
     `current` moves. `key_spki_sha256` is None for a release without a key, whose chain is handed back to its keeper.
+    `key_stores` are made by a host that keeps its keys to itself; elsewhere such stores are among the files.
     """
 
     service: str
@@ -40,6 +51,7 @@ class StagedRelease:
     files: tuple[StagedFile, ...]
     combined: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
+    key_stores: tuple[KeyStoreOrder, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

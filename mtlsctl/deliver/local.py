@@ -78,6 +78,18 @@ class LocalTransport:
         self._check_deadline = check_deadline_seconds
         self._reload_deadline = reload_deadline_seconds
 
+    @property
+    def keeper(self) -> None:
+        """See `Transport.keeper`: whoever writes a folder can read it."""
+        return
+
+    def lock(self, lineage: str) -> None:
+        """See `Transport.lock`; the lock of the state does, since a folder belongs to one."""
+        del lineage
+
+    def close(self) -> None:
+        """See `Transport.close`."""
+
     def shown(self, path: str) -> str:
         """See `Transport.shown`."""
         return self._tree.shown(path)

@@ -11,6 +11,17 @@ if TYPE_CHECKING:
     from mtlsctl.model.release import HeldFile
     from mtlsctl.model.runtime import Check, Reload
     from mtlsctl.model.secret import Secret
+    from mtlsctl.model.topology import KeyAlgorithm
+
+
+class KeyKeeper(Protocol):
+    """A host where private keys are born and stay."""
+
+    def request_key(self, service: str, algorithm: KeyAlgorithm, common_name: str) -> bytes:
+        """Make a key on the host, kept as `put_key` keeps one; gives a request for it (PKCS#10, RFC 2986) in DER."""
+
+    def sign_with_key(self, service: str, spki_sha256: str, to_be_signed: bytes) -> bytes:
+        """The signature by a key of the host as X.509 has it: with SHA-256, or Ed25519. Raises DeliveryError M4103."""
 
 
 class Transport(Protocol):
@@ -20,6 +31,19 @@ class Transport(Protocol):
     creation, O_EXCL) and renamed, data and directories are synced before a rename returns. Every method raises
     DeliveryError, naming the path and the step, and leaves what was there before.
     """
+
+    @property
+    def keeper(self) -> KeyKeeper | None:
+        """The host where it keeps its keys, so that `put_key` and `read_key` are not for it; None where it does not."""
+
+    def lock(self, lineage: str) -> None:
+        """Keep every other controller from this host until `close`, whatever state it works on.
+
+        Raises StateLocked, which names the holder.
+        """
+
+    def close(self) -> None:
+        """Let go of the host, and of the lock on it."""
 
     def shown(self, path: str) -> str:
         """A path of the host as a person finds it from here."""

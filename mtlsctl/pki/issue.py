@@ -7,6 +7,7 @@ an intent records (`issuer_id`, `serial`, `subject_id`, `common_name`, `not_afte
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar, overload
 
@@ -41,6 +42,9 @@ _PKCS1 = padding.PKCS1v15()
 _SEQUENCE, _BIT_STRING, _LONG_FORM = 0x30, 0x03, 0x80
 V = TypeVar("V", CertificationAuthority, Credential)
 
+Signer = Callable[[bytes], bytes]
+"""Signs for a key that is elsewhere: ECDSA or RSA (PKCS#1 v1.5) with SHA-256, or Ed25519, as X.509 has them."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedCertificate(Generic[V]):
@@ -51,11 +55,13 @@ class SignedCertificate(Generic[V]):
 
 
 @overload
-def sign(linted: LintedDraft[AuthorityProfile], key: PrivateKey) -> SignedCertificate[CertificationAuthority]: ...
-@overload
-def sign(linted: LintedDraft[CertificateProfile], key: PrivateKey) -> SignedCertificate[Credential]: ...
 def sign(
-    linted: LintedDraft[AuthorityProfile] | LintedDraft[CertificateProfile], key: PrivateKey
+    linted: LintedDraft[AuthorityProfile], key: PrivateKey | Signer
+) -> SignedCertificate[CertificationAuthority]: ...
+@overload
+def sign(linted: LintedDraft[CertificateProfile], key: PrivateKey | Signer) -> SignedCertificate[Credential]: ...
+def sign(
+    linted: LintedDraft[AuthorityProfile] | LintedDraft[CertificateProfile], key: PrivateKey | Signer
 ) -> SignedCertificate[CertificationAuthority] | SignedCertificate[Credential]:
     """Sign exactly the bytes that were linted.
 
@@ -92,7 +98,7 @@ def _credential(profile: CertificateProfile, draft: Drafted, der: bytes) -> Cred
     )
 
 
-def sign_unsigned(unsigned: Unsigned, key: PrivateKey) -> bytes:
+def sign_unsigned(unsigned: Unsigned, key: PrivateKey | Signer) -> bytes:
     """Sign the very bytes that were linted, and verify it with the issuer's public key; callers hold a lint's token.
 
     The certificate is the twin with another signature (RFC 5280 section 4.1). The library's builder would encode
@@ -109,7 +115,7 @@ def sign_unsigned(unsigned: Unsigned, key: PrivateKey) -> bytes:
     return der
 
 
-def _signature(content: bytes, key: PrivateKey) -> bytes:
+def _signature(content: bytes, key: PrivateKey | Signer) -> bytes:
     match key:
         case ec.EllipticCurvePrivateKey():
             return key.sign(content, _ECDSA)
@@ -117,6 +123,8 @@ def _signature(content: bytes, key: PrivateKey) -> bytes:
             return key.sign(content)
         case rsa.RSAPrivateKey():
             return key.sign(content, _PKCS1, _SHA256)
+        case _:
+            return key(content)
 
 
 def _element(tag: int, content: bytes) -> bytes:
