@@ -79,6 +79,7 @@ MEANINGS = MappingProxyType(
         "M9102": "No inventory is named, or it is not there.",
         "M9103": "The edge after --edge is none of the pairs that the inventory gives.",
         "M9104": "A question would have to be asked, and nobody is there to answer.",
+        "M9112": "A host or a service was named that is nothing here.",
         "M9105": "There is no such code.",
         "M9107": "What is to be inspected is neither a file that exists nor HOST:PORT.",
         "M9108": "Flags of inspect do not go together, or what they name does not.",

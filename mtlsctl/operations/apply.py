@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from mtlsctl.deliver.layout import RELEASES_KEPT
-from mtlsctl.errors import PlanRefused
+from mtlsctl.errors import PlanRefused, UsageError
 from mtlsctl.failpoints import reach
 from mtlsctl.model.plan import Op
-from mtlsctl.model.topology import DirectoryHost, SshHost
+from mtlsctl.model.topology import DirectoryHost
+from mtlsctl.operations.connections import at_each
 from mtlsctl.operations.executor import Executor, live_members
-from mtlsctl.operations.issue import absent_keys, issue_certificates, make_authorities, prove_anchors, request_keys
+from mtlsctl.operations.issue import (
+    absent_anchors,
+    absent_keys,
+    issue_certificates,
+    make_authorities,
+    prove_anchors,
+    request_keys,
+)
 from mtlsctl.operations.observe import delete_left_over, hosts_of, look_at_hosts
 from mtlsctl.operations.outside import facts_of_outside, keep_outside, prove_outside
 from mtlsctl.operations.plan import Planned, refuse_unsafe
-from mtlsctl.operations.progress import Issued, Status
+from mtlsctl.operations.progress import Issued, Noticed, Status
 from mtlsctl.operations.publication import Publication
 from mtlsctl.operations.releases import render_releases, try_pointers
 from mtlsctl.operations.requests import brought_keys
 from mtlsctl.operations.saved_plan import compare
+from mtlsctl.operations.schedule import Pace
 from mtlsctl.operations.stores import look_up_passwords
-from mtlsctl.operations.workspace import not_over_ssh_yet
 from mtlsctl.planner.plan import make_plan
 from mtlsctl.store.port import Outcome
 
@@ -30,11 +39,10 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from mtlsctl.deliver.transport import Transport
-    from mtlsctl.errors import MtlsctlError
+    from mtlsctl.errors import DeliveryError, MtlsctlError
     from mtlsctl.inventory import LoadedInventory
-    from mtlsctl.model.plan import Plan
     from mtlsctl.model.state import State
-    from mtlsctl.model.topology import Host, InstanceId
+    from mtlsctl.model.topology import Host, InstanceId, Inventory
     from mtlsctl.operations.progress import Event, ProcessEvent
     from mtlsctl.operations.saved_plan import SavedPlan
     from mtlsctl.operations.stores import Passwords
@@ -57,7 +65,31 @@ class Applied:
     @property
     def is_whole(self) -> bool:
         """Whether everything that was planned is done."""
-        return all(event.status is Status.DONE for event in self.processes)
+        return all(event.status in {Status.DONE, Status.LEFT_OUT} for event in self.processes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """The hosts and the services that are to be changed now; None stands for all of them."""
+
+    hosts: frozenset[str] | None = None
+    services: frozenset[str] | None = None
+
+    def holds(self, instance: InstanceId) -> bool:
+        return self.holds_host(instance.host) and (self.services is None or instance.service in self.services)
+
+    def holds_host(self, host: str) -> bool:
+        return self.hosts is None or host in self.hosts
+
+    def check(self, inventory: Inventory, hosts: Iterable[str]) -> None:
+        """Raise UsageError M9112 for a name that is nothing here."""
+        known_services = {one.service for one in inventory.instances()}
+        unknown = [
+            *(f"no host is called `{one}`" for one in sorted((self.hosts or frozenset()) - set(hosts))),
+            *(f"no service is called `{one}`" for one in sorted((self.services or frozenset()) - known_services)),
+        ]
+        if unknown:
+            raise UsageError("; ".join(unknown), code="M9112", help="mtlsctl show lists them")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +101,9 @@ class Wishes:
     saved: SavedPlan | None = None
     expect_fingerprint: str | None = None
     lock_timeout_seconds: float = 0.0
+    pace: Pace = field(default_factory=Pace)
+    scope: Scope = field(default_factory=Scope)
+    reload: bool = True
 
 
 def apply(workspace: Workspace, wishes: Wishes) -> Applied:
@@ -81,18 +116,21 @@ def apply(workspace: Workspace, wishes: Wishes) -> Applied:
     loaded = workspace.load()
     inventory = loaded.inventory
     with (
+        closing(workspace.connections),
         workspace.store(inventory.name) as store,
         store.lock(command="apply", timeout_seconds=wishes.lock_timeout_seconds) as writer,
     ):
         hosts = hosts_of(inventory, writer.snapshot())
         for gone in inventory.abandoned:
             hosts.pop(gone.name, None)  # nobody looks at it, whatever lies at its place
-        for noticed in look_at_hosts(
-            writer, inventory, hosts, workspace.catalog, workspace.transport_to, workspace.clock
-        ):
+        wishes.scope.check(inventory, hosts)
+        transports = {
+            name: workspace.transport_to(host) for name, host in hosts.items() if wishes.scope.holds_host(name)
+        }
+        looked = look_at_hosts(writer, inventory, hosts, workspace.catalog, transports, workspace.clock)
+        for noticed in looked.noticed:
             wishes.report(noticed)
         planned = _plan_again(workspace, loaded, writer, wishes)
-        _refuse_ssh(planned.plan, hosts)
         passwords = look_up_passwords(
             [step.recipe for step in planned.plan.steps if step.recipe is not None],
             workspace.catalog,
@@ -105,6 +143,7 @@ def apply(workspace: Workspace, wishes: Wishes) -> Applied:
             writer=writer,
             planned=planned,
             hosts=hosts,
+            unreachable=looked.unreachable,
             passwords=passwords,
         )
         if not planned.plan.has_changes:
@@ -131,12 +170,6 @@ def _plan_again(workspace: Workspace, loaded: LoadedInventory, writer: StateWrit
     return Planned(loaded=loaded, state=state, plan=made)
 
 
-def _refuse_ssh(plan: Plan, hosts: Mapping[str, Host]) -> None:
-    over_ssh = sorted({one.host for one in plan.processes if isinstance(hosts[one.host], SshHost)})
-    if over_ssh:
-        raise not_over_ssh_yet(over_ssh)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Run:
     """One operation, from its opening to its end."""
@@ -146,20 +179,21 @@ class _Run:
     writer: StateWriter
     planned: Planned
     hosts: Mapping[str, Host]
+    unreachable: Mapping[str, DeliveryError]
     passwords: Passwords
+    unfit: Mapping[InstanceId, MtlsctlError] = field(default_factory=dict)
 
     def go(self) -> Applied:
         self.writer.unlock()  # a wrong encryption key is found before anything is begun
         is_refactoring = self.planned.plan.is_refactoring
-        if not is_refactoring:
-            self._prove_and_claim()
+        run = self if is_refactoring else self._proven_and_claimed()
         is_left_undone = self._is_left_undone()
         operation = self.writer.open_operation("apply")
         reach("operation.opened")
         try:
-            run = self._refactored() if is_refactoring else self
-            events = run._issue_and_publish()  # noqa: SLF001  the same run, in the names of after
-            run._tidy(run._transports(run._hosts_to_tidy(everywhere=is_left_undone)))  # noqa: SLF001
+            run = run._refactored() if is_refactoring else run  # noqa: SLF001  the same run, in the names of after
+            events = run._issue_and_publish()  # noqa: SLF001
+            run._tidy(run._hosts_to_tidy(everywhere=is_left_undone))  # noqa: SLF001
         except BaseException:
             self.writer.close_operation(Outcome.FAILED)
             raise
@@ -174,12 +208,14 @@ class _Run:
             processes=events,
         )
 
-    def _prove_and_claim(self) -> None:
-        """What would refuse an apply of these steps before any of them."""
-        transports = self._transports(self._hosts_of_keys())
-        prove_anchors(self.writer, self.planned.state, self.planned.plan.steps, transports)
-        prove_outside(self.writer, self.planned.inventory, self.planned.state, self.planned.plan.steps, transports)
-        self._claim(self._hosts_to_tidy(everywhere=False))
+    def _proven_and_claimed(self) -> _Run:
+        """What would refuse an apply of these steps before any of them; and what keeps some of them from being done."""
+        transports = self._transports(self.hosts.keys() - self.unreachable.keys())
+        steps, state = self.planned.plan.steps, self.planned.state
+        unproven = prove_anchors(self.writer, state, steps, transports, self.unreachable)
+        prove_outside(self.writer, self.planned.inventory, state, steps, transports)
+        unclaimed = self._claim(self._hosts_to_tidy(everywhere=False))
+        return replace(self, unfit=unproven, unreachable={**self.unreachable, **unclaimed})
 
     def _refactored(self) -> _Run:
         """Write into the state what hosts are called now and which are gone: all that was planned is in these names."""
@@ -188,19 +224,23 @@ class _Run:
         for move in self.planned.plan.moves:
             self.writer.move_host(move.old, self.planned.inventory.hosts[move.new])
         run = replace(self, planned=replace(self.planned, state=self.writer.snapshot()))
-        run._prove_and_claim()  # noqa: SLF001
-        return run
+        return run._proven_and_claimed()  # noqa: SLF001
 
-    def _claim(self, names: Iterable[str]) -> None:
-        for transport in self._transports(names).values():
-            transport.claim(self.planned.state.lineage)
+    def _claim(self, names: Iterable[str]) -> dict[str, DeliveryError]:
+        """Give the hosts that are not this estate's to change; raises for a folder that is not."""
+        lineage = self.planned.state.lineage
+        _, failed = at_each(self._transports(names), lambda _, transport: transport.claim(lineage))
+        for name, error in failed.items():
+            if isinstance(self.hosts[name], DirectoryHost):
+                raise error
+        return failed
 
     def end_what_is_open(self) -> Applied:
         """Nothing changes; what an operation that ended early did not come to (old releases and keys) is done here."""
         if self._is_left_undone():
             self._claim(self._hosts_to_tidy(everywhere=True))
             self.writer.open_operation("apply")
-            self._tidy(self._transports(self._hosts_to_tidy(everywhere=True)))
+            self._tidy(self._hosts_to_tidy(everywhere=True))
             self.writer.close_operation(Outcome.DONE)
         return Applied(planned=self.planned, approved=True, operation=None, serial=self.writer.snapshot().serial)
 
@@ -212,16 +252,19 @@ class _Run:
         """Those that this plan touches; all that can be reached after an operation that ended early."""
         touched = {process.host for process in self.planned.plan.processes}
         inhabited = {instance.host for instance in self.planned.state.live} if everywhere else set()
-        return touched | {name for name in inhabited if isinstance(self.hosts[name], DirectoryHost)}
+        return {name for name in touched | inhabited if self.wishes.scope.holds_host(name)} - self.unreachable.keys()
 
     def _issue_and_publish(self) -> tuple[ProcessEvent, ...]:
         plan = self.planned.plan
-        transports = self._transports({process.host for process in plan.processes})
-        self.writer.record_hosts([self.hosts[name] for name in sorted(transports)])
+        transports = self._transports({process.host for process in plan.processes} - self.unreachable.keys())
+        asked_for = [name for name in sorted(transports) if self.wishes.scope.holds_host(name)]
+        self.writer.record_hosts([self.hosts[name] for name in asked_for])
         keep_outside(self.writer, self.planned.inventory, plan.steps)
         unfit = self._issue(transports)
-        fit = [step for step in plan.steps if step.id.instance not in unfit]
         state = self.writer.snapshot()
+        fit = [step for step in plan.steps if self._is_to_be_done(step.id.instance, unfit)]
+        distrusted = absent_anchors(fit, plan.certificates, state)
+        fit = [step for step in fit if step.id not in distrusted]
         rendered = render_releases(fit, state, self.writer, self.workspace.catalog)
         try_pointers(fit, rendered, live_members(state), self.workspace.catalog)
         self.writer.record_releases([one.record for one in rendered.values()])
@@ -234,6 +277,7 @@ class _Run:
             clock=self.workspace.clock,
             presented=frozenset(live.recipe.credential for live in state.live.values()),
             passwords=self.passwords,
+            reload=self.wishes.reload,
         )
         executor = Executor(
             publication=publication,
@@ -241,26 +285,34 @@ class _Run:
             clock=self.workspace.clock,
             report=self.wishes.report,
             members=live_members(state),
+            pace=self.wishes.pace,
+            is_asked_for=self.wishes.scope.holds,
         )
-        executor.run(plan.steps, unfit, absent_keys(fit, state, transports))
+        executor.run(plan.steps, unfit, distrusted | absent_keys(fit, state, transports))
         return tuple(executor.events)
-
-    def _hosts_of_keys(self) -> list[str]:
-        """Folders whose instances show leaves that sign themselves; over SSH their hosts are asked later."""
-        return [name for name, host in self.hosts.items() if isinstance(host, DirectoryHost)]
 
     def _transports(self, names: Iterable[str]) -> dict[str, Transport]:
         return {name: self.workspace.transport_to(self.hosts[name]) for name in sorted(names)}
 
     def _issue(self, transports: Mapping[str, Transport]) -> dict[InstanceId, MtlsctlError]:
-        """CAs, then key requests, then leaves; gives the instances for which no key could be had."""
+        """CAs, then key requests, then leaves; gives the instances that nothing can be done about, and why."""
         plan, now = self.planned.plan, self.workspace.clock()
         make_authorities(self.writer, plan.authorities, now)
-        born, failed = request_keys(plan.requests, transports)
-        keys = {**born, **brought_keys(self.planned.inventory, plan.certificates)}
-        issued = issue_certificates(self.writer, plan.certificates, keys, transports, now)
+        absent = {
+            step.id.instance: self.unreachable[step.id.instance.host]
+            for step in plan.steps
+            if step.id.instance.host in self.unreachable
+        }
+        wanted = [one for one in plan.requests if self._is_to_be_done(one.credential.instance, absent)]
+        born, keyless = request_keys(wanted, transports)
+        brought = brought_keys(self.planned.inventory, plan.certificates)
+        keys = {**born, **{one: key for one, key in brought.items() if self._is_to_be_done(one, absent)}}
+        issued, unsigned = issue_certificates(self.writer, plan.certificates, keys, transports, now)
         self.wishes.report(Issued(at=self.workspace.clock(), authorities=len(plan.authorities), certificates=issued))
-        return dict(failed)
+        return {**self.unfit, **absent, **keyless, **unsigned}
+
+    def _is_to_be_done(self, instance: InstanceId, absent: Mapping[InstanceId, MtlsctlError]) -> bool:
+        return instance not in absent and instance not in self.unfit and self.wishes.scope.holds(instance)
 
     def _is_asked_for(self, instance: InstanceId) -> bool:
         """Whether its certificate is for a request, as it is declared now."""
@@ -275,21 +327,28 @@ class _Run:
             if one.id.instance == instance
         )
 
-    def _tidy(self, transports: Mapping[str, Transport]) -> None:
+    def _tidy(self, names: Iterable[str]) -> None:
         """Destroy keys of CAs that have ended, forget hosts that hold nothing, prune what no pointer names."""
         for change in self.planned.plan.authority_changes:
             if change.op is Op.REMOVE:
                 self.writer.destroy_authority_key(change.id)
+        transports = self._transports(names)
         delete_left_over(self.writer, self.planned.inventory, self.hosts, transports)
         state = self.writer.snapshot()
         owners = frozenset(
             instance for instance in state.live if self._is_asked_for(instance) and self._was_asked_for(instance)
         )
-        for name, transport in transports.items():
-            _prune(transport, state, name, owners)
+        _, failed = at_each(transports, lambda name, transport: _prune(transport, state, name, owners))
+        for name, error in failed.items():
+            if isinstance(self.hosts[name], DirectoryHost):
+                raise error
+            self._notice(f"{name}: what is old was not deleted: {error.message}")
         inhabited = {instance.host for instance in state.live}
         for name in sorted(state.hosts.keys() - self.planned.inventory.hosts.keys() - inhabited):
             self.writer.forget_host(name)
+
+    def _notice(self, message: str) -> None:
+        self.wishes.report(Noticed(at=self.workspace.clock(), message=message))
 
 
 def _prune(transport: Transport, state: State, host: str, owners: AbstractSet[InstanceId]) -> None:

@@ -56,6 +56,7 @@ class Executor:
     report: Callable[[Event], None]
     members: dict[ProcessId, dict[InstanceId, Member]]
     pace: Pace = field(default_factory=Pace)
+    is_asked_for: Callable[[InstanceId], bool] = lambda _: True
     lost: set[StepId] = field(default_factory=set)
     unread: set[StepId] = field(default_factory=set)
     done_at: dict[StepId, float] = field(default_factory=dict)
@@ -110,7 +111,13 @@ class Executor:
         self, unit: Unit, unfit: Mapping[InstanceId, MtlsctlError], keyless: Mapping[StepId, MtlsctlError]
     ) -> list[Step]:
         """The steps that can be done now; of the others it is said why not."""
+        left_out = [step for step in unit.steps if not self.is_asked_for(step.id.instance)]
+        if left_out:
+            self.lost.update(step.id for step in left_out)
+            self._say(unit.process, unit.wave, Status.LEFT_OUT, left_out)
         for step in unit.steps:
+            if step.id in self.lost:
+                continue
             if step.id.instance in unfit and not step.waits_for & self.lost:
                 self._fail(unit.process, unit.wave, [step], unfit[step.id.instance])
             elif step.id in keyless and not step.waits_for & self.lost:
@@ -136,7 +143,8 @@ class Executor:
             elif outcome.after is not None:
                 self.members[unit.process] = outcome.after
                 self.done_at.update(dict.fromkeys((step.id for step in outcome.steps), time.monotonic()))
-                self.unread.update(step.id for step in outcome.steps if step.needs_restart)
+                reads = self.publication.reload
+                self.unread.update(step.id for step in outcome.steps if step.needs_restart or not reads)
                 self._say(unit.process, unit.wave, Status.DONE, outcome.steps, notes=outcome.notes)
 
     def _publish(self, process: ProcessId, steps: Sequence[Step]) -> list[Outcome]:

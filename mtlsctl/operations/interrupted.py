@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mtlsctl.deliver.layout import pointer_sha256
 from mtlsctl.errors import DeliveryError
 from mtlsctl.model.runtime import Reload
+from mtlsctl.model.topology import DirectoryHost
 from mtlsctl.operations.executor import live_members
 from mtlsctl.operations.publication import SETTLE_SECONDS, make_receipt
 from mtlsctl.operations.releases import make_pointer, pointer_path
@@ -125,24 +126,33 @@ def settle_interrupted(
     hosts: Mapping[str, Host],
     catalog: Mapping[str, RuntimeFolder],
     transports: Mapping[str, Transport],
-) -> list[str]:
-    """Settle every open switch whose host can be looked at; gives a sentence for each."""
+) -> tuple[list[str], dict[str, DeliveryError]]:
+    """Settle every open switch whose host can be looked at; gives a sentence for each, and the hosts that failed.
+
+    Raises what a folder fails with: nothing keeps it from being looked at again.
+    """
     said: list[str] = []
+    failed: dict[str, DeliveryError] = {}
     for switch in writer.open_switches():
-        transport = transports.get(switch.process.host)
-        if transport is None:
+        host = switch.process.host
+        if host not in transports or host in failed:
             continue
         state = writer.snapshot()
         one = InterruptedSwitch(
             switch=switch,
             writer=writer,
             state=state,
-            host=hosts[switch.process.host],
+            host=hosts[host],
             folder=catalog[_runtime_of(switch, state)],
-            transport=transport,
+            transport=transports[host],
         )
-        said.append(one.settle())
-    return said
+        try:
+            said.append(one.settle())
+        except DeliveryError as error:
+            if isinstance(hosts[host], DirectoryHost):
+                raise
+            failed[host] = error
+    return said, failed
 
 
 def _runtime_of(switch: SwitchRecord, state: State) -> str:

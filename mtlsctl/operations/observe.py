@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mtlsctl.model.topology import DirectoryHost
+from mtlsctl.operations.connections import at_each
 from mtlsctl.operations.interrupted import settle_interrupted
 from mtlsctl.operations.progress import Noticed
 from mtlsctl.operations.publication import make_receipt
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from mtlsctl.deliver.transport import Transport
+    from mtlsctl.errors import DeliveryError
     from mtlsctl.model.runtime import Runtime
     from mtlsctl.model.state import Live, State
     from mtlsctl.model.topology import Host, InstanceId, Inventory, ProcessId
@@ -29,29 +32,53 @@ def hosts_of(inventory: Inventory, state: State) -> dict[str, Host]:
     return {**state.hosts, **inventory.hosts}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """What looking at the hosts showed. `unreachable` are those behind SSH that could not be looked at, and why."""
+
+    noticed: list[Noticed]
+    unreachable: dict[str, DeliveryError]
+
+
 def look_at_hosts(
     writer: StateWriter,
     inventory: Inventory,
     hosts: Mapping[str, Host],
     catalog: Mapping[str, RuntimeFolder],
-    transport_to: Callable[[Host], Transport],
+    transports: Mapping[str, Transport],
     clock: Callable[[], datetime],
-) -> list[Noticed]:
-    """Bring the state in line with what directory hosts hold; hosts over SSH are not looked at yet.
+) -> Looked:
+    """Keep other controllers from the hosts, and bring the state in line with what these hold.
 
     An open switch is recorded as done or undone by what its pointer says; releases and keys that are gone or altered
-    are made anew by the plan that follows. Nothing else is written, for nothing was approved yet. Raises DeliveryError
-    when a pointer says neither, or its process serves neither.
+    are made anew by the plan that follows. Nothing else is written, for nothing was approved yet. Raises StateLocked
+    when a host is another controller's now, DeliveryError when a folder's pointer says neither, or its process serves
+    neither; what is so at a host behind SSH keeps only that host, and what waits for it, from being changed.
     """
-    transports = {name: transport_to(host) for name, host in hosts.items() if isinstance(host, DirectoryHost)}
-    messages = settle_interrupted(writer, hosts, catalog, transports)
+    lineage = writer.snapshot().lineage
+    _, unreachable = at_each(transports, lambda _, transport: transport.lock(lineage))
+    within = {name: transport for name, transport in transports.items() if name not in unreachable}
+    messages, unsettled = settle_interrupted(writer, hosts, catalog, within)
+    unreachable |= unsettled
     state = writer.snapshot()
     runtimes = {name: folder.runtime for name, folder in catalog.items()}
-    for process, instances in _by_process(state).items():
-        if process.host in transports:
-            messages += _compare(writer, state, process, instances, runtimes, transports[process.host])
-    messages += _missing_keys(writer, state, inventory, transports)
-    return [Noticed(at=clock(), message=message) for message in messages]
+    processes = _by_process(state)
+
+    def look(name: str, transport: Transport) -> list[str]:
+        said: list[str] = []
+        for process, instances in processes.items():
+            if process.host == name:
+                said += _compare(writer, state, process, instances, runtimes, transport)
+        return said + list(_missing_keys(writer, state, inventory, name, transport))
+
+    answers, failed = at_each({name: one for name, one in within.items() if name not in unreachable}, look)
+    for name, error in failed.items():
+        if isinstance(hosts[name], DirectoryHost):
+            raise error
+    messages += [message for name in within for message in answers.get(name, ())]
+    return Looked(
+        noticed=[Noticed(at=clock(), message=message) for message in messages], unreachable=unreachable | failed
+    )
 
 
 def delete_left_over(
@@ -125,14 +152,13 @@ def _damage(transport: Transport, instance: InstanceId, live: Live) -> str | Non
 
 
 def _missing_keys(
-    writer: StateWriter, state: State, inventory: Inventory, transports: Mapping[str, Transport]
+    writer: StateWriter, state: State, inventory: Inventory, host: str, transport: Transport
 ) -> Iterator[str]:
     """Keys that the newest leaf of a declared instance needs, live or not yet, and that are not there to be carried."""
     old_names = {move.new: move.old for move in inventory.moved if move.old in state.hosts}
     declared = {one._replace(host=old_names.get(one.host, one.host)) for one in inventory.instances()}
     for instance, credential in sorted(newest_credentials(state).items()):
-        transport = transports.get(instance.host)
-        if transport is None or instance not in declared or instance in state.keys_missing:
+        if instance.host != host or instance not in declared or instance in state.keys_missing:
             continue
         if credential.profile.request_sha256 is not None:
             continue  # its owner's; a new certificate would not bring it back

@@ -138,9 +138,9 @@ def _held(anchor: TrustAnchor, state: State, transports: Mapping[str, Transport]
     for instance, live in state.live.items():
         paths = [path for path, anchors in expected_bundles(live.recipe).items() if anchor in anchors]
         transport = transports.get(instance.host)
-        if not paths:
-            continue
-        files = transport.read_release(instance.service, live.receipt.release) if transport is not None else {}
+        if not paths or transport is None:
+            continue  # a host that cannot be asked proves nothing, and refutes nothing
+        files = transport.read_release(instance.service, live.receipt.release)
         for path in paths:
             try:
                 held.append(set(parse_bundle(files[path].read())))

@@ -22,6 +22,8 @@ class Status(StrEnum):
     WAITING = "waiting"
     """For a person: the key that its owner keeps is not on the host yet."""
     BLOCKED = "blocked"
+    LEFT_OUT = "left-out"
+    """It was not asked for this time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -53,6 +53,7 @@ class Publication:
     clock: Callable[[], datetime]
     presented: frozenset[CredentialId] = frozenset()
     passwords: Passwords = field(default_factory=Passwords)
+    reload: bool = True
 
     def publish(
         self,
@@ -116,7 +117,7 @@ class Publication:
     ) -> bool:
         """Whether a switch makes a running process change at once, as opposed to files that are taken up some time."""
         host, runtime = self.hosts[process.host], self._folder(process, members, leaving).runtime
-        reload = _reload(runtime, self._live(process), [member.recipe for member in members.values()])
+        reload = self._reload(runtime, self._live(process), [member.recipe for member in members.values()])
         is_signalled = not isinstance(host, DirectoryHost) or process.name in dict(host.pid_files)
         return reload not in _UNSEEN and is_signalled
 
@@ -153,7 +154,7 @@ class Publication:
         now = [member.recipe for member in members.values()]
         before = self._live(process)
 
-        reload = _reload(runtime, before, now)
+        reload = self._reload(runtime, before, now)
 
         def settle_as(recipes: list[Recipe]) -> Callable[[], None]:
             if reload in _UNSEEN:
@@ -168,6 +169,9 @@ class Publication:
             settle=settle_as(now),
             settle_back=settle_as(before),
         )
+
+    def _reload(self, runtime: Runtime, before: Sequence[Recipe], now: Sequence[Recipe]) -> Reload:
+        return _reload(runtime, before, now) if self.reload else Reload.NONE
 
     def _live(self, process: ProcessId) -> list[Recipe]:
         return [live.recipe for live in self.writer.snapshot().live.values() if live.recipe.process == process]

@@ -5,11 +5,10 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mtlsctl.errors import NotOverSsh
-from mtlsctl.model.topology import DirectoryHost, Host
+from mtlsctl.operations.connections import Connections
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -19,11 +18,10 @@ if TYPE_CHECKING:
     from mtlsctl.deliver.transport import Transport
     from mtlsctl.inventory import LoadedInventory
     from mtlsctl.model.runtime import Runtime
+    from mtlsctl.model.topology import Host
     from mtlsctl.operations.project import Project
     from mtlsctl.render.catalog import RuntimeFolder
     from mtlsctl.store.port import StateStore
-
-NOT_OVER_SSH_YET = "M4001"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +34,7 @@ class Workspace:
     catalog: Mapping[str, RuntimeFolder]
     environ: Mapping[str, str]
     clock: Callable[[], datetime]
+    connections: Connections = field(default_factory=Connections)
 
     @property
     def runtimes(self) -> dict[str, Runtime]:
@@ -73,21 +72,5 @@ class Workspace:
             store.close()
 
     def transport_to(self, host: Host) -> Transport:
-        """How bytes get to a host; raises DeliveryError M4001 for one over SSH."""
-        match host:
-            case DirectoryHost():
-                from mtlsctl.deliver.local import LocalTransport
-
-                return LocalTransport(host)
-            case _:
-                raise not_over_ssh_yet([host.name])
-
-
-def not_over_ssh_yet(hosts: list[str]) -> NotOverSsh:
-    """Delivery over SSH is not built: planning for such a host works, applying to it does not."""
-    return NotOverSsh(
-        f"delivery over SSH is not built yet, and {', '.join(f'`{host}`' for host in hosts)} would need it",
-        code=NOT_OVER_SSH_YET,
-        notes=("nothing was changed; planning for SSH hosts works",),
-        help="give the host a `directory:` and copy the tree, or wait for delivery over SSH",
-    )
+        """How bytes get to a host, the same all through a run; nothing is connected before it is used."""
+        return self.connections.to(host, self.environ)

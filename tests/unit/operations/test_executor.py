@@ -69,6 +69,8 @@ class FakePublication:
     def is_reloaded(self, *_: object) -> bool:
         return False
 
+    reload = True
+
 
 def rendered(step: Step) -> Rendered:
     assert step.recipe is not None
