@@ -71,6 +71,11 @@ class SshOptions:
     def home(self) -> Path:
         return Path(self.environ.get("HOME") or Path.home())
 
+    @property
+    def for_programs(self) -> dict[str, str]:
+        """What `ssh` and a ProxyCommand get of the environment: where agent and home are, and none of our secrets."""
+        return {name: value for name, value in self.environ.items() if not name.startswith("MTLSCTL_")}
+
     @staticmethod
     def from_environment(environ: Mapping[str, str]) -> SshOptions:
         """MTLSCTL_SSH_CONFIG, MTLSCTL_KNOWN_HOSTS, MTLSCTL_SSH_TRANSPORT; raises DeliveryError M4314."""

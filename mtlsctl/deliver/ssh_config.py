@@ -340,7 +340,7 @@ def _matches(asked: Asked, line: Line, run: Callable[[str], bool]) -> bool:
 
 
 def _holds(asked: Asked, criterion: str, value: str, run: Callable[[str], bool], where: str) -> bool:
-    subjects = {
+    subjects: dict[str, Callable[[], str]] = {
         "host": lambda: asked.hostname,
         "originalhost": lambda: asked.original,
         "user": lambda: asked.login,
