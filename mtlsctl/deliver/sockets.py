@@ -106,6 +106,10 @@ class Wire:
     def close(self) -> None:
         self._closed = True
         with suppress(Exception):
+            if isinstance(self._raw, socket.socket):
+                # Wakes a thread that waits for it, which `close` does not.
+                self._raw.shutdown(socket.SHUT_RDWR)
+        with suppress(Exception):
             self._raw.close()
 
 

@@ -46,6 +46,8 @@ mount -t overlay -o lowerdir=/etc,upperdir=/run/host/up,workdir=/run/host/work o
 }
 own=$1; shell=$2; folder=$3; sshd=$4
 for path in $own; do mount -t tmpfs -o mode=0755 tmpfs "$path"; done
+# Root of the host is at home there as well: no file of this machine's root is read or written.
+sed -i "s#^root:.*#root:x:0:0:root:/run/host/home/root:$shell#" /etc/passwd
 cat "$folder/passwd" >>/etc/passwd
 cat "$folder/group" >>/etc/group
 if [ -f /etc/shadow ]; then cat "$folder/shadow" >>/etc/shadow; fi
@@ -54,11 +56,10 @@ cp "$folder/sudoers" /etc/sudoers.d/mtlsctl-test
 chmod 0440 /etc/sudoers.d/mtlsctl-test
 cp "$folder/authorized_keys" /run/host/authorized_keys
 chmod 0644 /run/host/authorized_keys
-for user in $(cut -d: -f1 "$folder/passwd"); do
+for user in root $(cut -d: -f1 "$folder/passwd"); do
   mkdir -p "/run/host/home/$user"
   chown "$user" "/run/host/home/$user"
 done
-printf '%s\n' "$(hostname)" >/dev/null
 exec "$sshd" -D -e -f "$folder/sshd_config"
 """
 
@@ -181,14 +182,14 @@ class Sshd(Program):
     def members(self) -> list[int]:
         """The processes of the host: all in its namespace, those of open sessions among them."""
         try:
-            mine = os.readlink(f"/proc/{self.pid}/ns/mnt")
+            mine = Path(f"/proc/{self.pid}/ns/mnt").readlink()
         except OSError:
             return []
         found = []
         for folder in Path("/proc").iterdir():
             if folder.name.isdecimal():
                 with suppress(OSError):
-                    if os.readlink(folder / "ns/mnt") == mine:
+                    if (folder / "ns/mnt").readlink() == mine:
                         found.append(int(folder.name))
         return found
 
