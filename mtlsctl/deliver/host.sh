@@ -171,19 +171,19 @@ walk() {
     at=
     below=${2#/}
     while [ -n "$below" ]; do
-        name=${below%%/*}
+        part=${below%%/*}
         case $below in */*) below=${below#*/} ;; *) below= ;; esac
-        at=$at/$name
-        if ! there "./$name"; then
+        at=$at/$part
+        if ! there "./$part"; then
             [ "$1" = make ] || return 1
             folder_mode "$at"
-            make_folder "$name" "$mode"
+            make_folder "$part" "$mode"
         fi
-        if [ -L "./$name" ] || [ ! -d "./$name" ]; then
+        if [ -L "./$part" ] || [ ! -d "./$part" ]; then
             refuse M4102 "$at is a symlink or not a folder; nothing was followed"
         fi
-        attempt cd -P -- "./$name"
-        cd -P -- "./$name" || exit 3
+        attempt cd -P -- "./$part"
+        cd -P -- "./$part" || exit 3
         case $at/ in
         "$BASE"/*)
             said=$(stat -c '%u %a' . 2>&1) || fail "$said"
