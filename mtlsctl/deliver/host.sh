@@ -337,11 +337,11 @@ verb_sign_with_key() {
         case $(openssl version) in
         "OpenSSL 1."*) refuse M4308 "openssl 3.0 or newer is needed there to sign with an Ed25519 key" ;;
         esac
-        set -- pkeyutl -sign -rawin -inkey "./$2.key" -in ./sign.partial/signed
+        set -- pkeyutl -sign -rawin -out ./sign.partial/signature -inkey "./$2.key" -in ./sign.partial/signed
         ;;
-    *) set -- dgst -sha256 -sign "./$2.key" ./sign.partial/signed ;;
+    *) set -- dgst -sha256 -sign "./$2.key" -out ./sign.partial/signature ./sign.partial/signed ;;
     esac
-    attempt openssl "$@" -out ./sign.partial/signature
+    attempt openssl "$@"
     signature=$(base64 -w 0 ./sign.partial/signature)
     attempt rm -rf -- ./sign.partial
     begun=
