@@ -22,6 +22,8 @@ ENTRY_LIMIT=2000
 SECONDS_FOR_A_PROGRAM=10
 NOTHING=e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
 uid=$(id -u) || exit 3
+# Unless the greeting says otherwise, no verb gives away a key or what holds one.
+keeps=keep
 
 # Programs that are started here must not read what the next request says, nor write between the frames.
 exec 3<&0 4>&1 </dev/null >/dev/null
@@ -255,6 +257,17 @@ verb_put_key() {
     attempt mv -fT -- "./$2.key.partial" "./$2.key"
     begun=
     attempt sync -- .
+}
+
+# For a host whose keys are made elsewhere.
+verb_read_key() {
+    keys_of "$1" "$2"
+    doing='read the key'
+    [ "$keeps" = give ] || refuse M4314 'the keys of this host stay there'
+    enter - "$BASE/$1/keys" && there "./$2.key" || key_gone "$what"
+    is_file "./$2.key" || fail 'is not a regular file'
+    content=$(base64 -w 0 -- "./$2.key") || fail 'it cannot be read'
+    answer "$content"
 }
 
 verb_delete_keys_except() {
@@ -600,8 +613,11 @@ verb_read_release() {
     doing='read'
     enter - "$what" || fail 'No such file or directory'
     list_here
-    hidden=$NL$(find . -type f -exec grep -l -a -e 'PRIVATE KEY' -- {} +)$NL
-    hidden=$hidden$(find . -type f ! -perm /077 -exec grep -l -a -e '[^[:print:][:space:]]' -- {} +)$NL./tls.key$NL
+    hidden=''
+    if [ "$keeps" != give ]; then
+        hidden=$NL$(find . -type f -exec grep -l -a -e 'PRIVATE KEY' -- {} +)$NL./tls.key$NL
+        hidden=$hidden$(find . -type f ! -perm /077 -exec grep -l -a -e '[^[:print:][:space:]]' -- {} +)$NL
+    fi
     halves=
     total=0
     IFS=$NL
@@ -1283,8 +1299,9 @@ while IFS= read -r line <&3; do
     what=it
     case $verb in
     lock) lock "$@" && continue ;;
-    hello | claim | facts | sockets | \
-        has_key | expect_key | put_key | delete_keys_except | request_key | sign_with_key | \
+    hello) [ $# -eq 2 ] && keeps=$2 || exit 3 ;;
+    claim | facts | sockets | \
+        has_key | expect_key | read_key | put_key | delete_keys_except | request_key | sign_with_key | \
         stage | has_release | list_release | read_release | releases | delete_releases | delete_service | \
         read_pointer | switch_file | switch_current | remove_pointer | \
         check_nginx | check_node | check_apache | reload) ;;

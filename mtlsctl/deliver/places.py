@@ -30,7 +30,9 @@ def listening(text: str, order: str) -> Iterator[tuple[str, Place]]:
 def address(text: str, order: str) -> str | None:
     """An address in words of four bytes, each in the machine's order; None for all of them."""
     words = [bytes.fromhex(text[at : at + 8])[:: 1 if order == "big" else -1] for at in range(0, len(text), 8)]
-    found = ipaddress.ip_address(b"".join(words))
+    found: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(b"".join(words))
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
+        found = found.ipv4_mapped
     return None if found.is_unspecified else str(found)
 
 

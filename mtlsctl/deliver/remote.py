@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import getpass
 import hashlib
 import io
+import os
 import re
+import socket
 import tarfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,13 +21,15 @@ from mtlsctl.deliver.facts import parse_facts
 from mtlsctl.deliver.layout import CurrentPointer, FilePointer
 from mtlsctl.deliver.process import Ran, is_only_bind_refused, raise_unless_good, shown_lines
 from mtlsctl.deliver.session import Request, open_session
-from mtlsctl.errors import DeliveryError
+from mtlsctl.errors import DeliveryError, StateLocked
 from mtlsctl.failpoints import reach
 from mtlsctl.model.diagnostic import printable
 from mtlsctl.model.files import KEY_FILE, RELEASE_NAME, SECRET_MODE
 from mtlsctl.model.identifiers import LABEL
 from mtlsctl.model.release import FileFact, HeldFile
 from mtlsctl.model.runtime import Check, Reload
+from mtlsctl.model.secret import Secret
+from mtlsctl.model.topology import KeyOrigin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +38,6 @@ if TYPE_CHECKING:
     from mtlsctl.deliver.facts import HostFacts
     from mtlsctl.deliver.layout import Pointer, StagedRelease
     from mtlsctl.deliver.session import Answer, Session
-    from mtlsctl.model.secret import Secret
     from mtlsctl.model.topology import KeyAlgorithm, SshHost
 
 RELEASE_LIMIT = 16 * 1024 * 1024
@@ -83,7 +87,12 @@ class RemoteTransport:
         self._shell = shell
         self._session: Session | None = None
         self._failure: DeliveryError | None = None
-        self._lock: tuple[str, ...] | None = None
+        self._lineage: str | None = None
+
+    @property
+    def keeper(self) -> RemoteTransport | None:
+        """See `Transport.keeper`."""
+        return self if self._host.keys is KeyOrigin.HOST else None
 
     # the connection
 
@@ -93,7 +102,13 @@ class RemoteTransport:
             raise DeliveryError(known.message, code=known.code, notes=known.notes, help=known.help)
         if self._session is None:
             try:
-                self._session = open_session(self._dial, self._host.name, become=self._host.become, shell=self._shell)
+                self._session = open_session(
+                    self._dial,
+                    self._host.name,
+                    become=self._host.become,
+                    keeps_keys=self._host.keys is KeyOrigin.HOST,
+                    shell=self._shell,
+                )
             except DeliveryError as error:
                 self._failure = error
                 raise
@@ -124,8 +139,8 @@ class RemoteTransport:
         self.close()
         self._failure = None
         self._connected()
-        if self._lock is not None:
-            self._ask("lock", *self._lock)
+        if self._lineage is not None:
+            self.lock(self._lineage)
 
     def close(self) -> None:
         """End the connection, and with it the lock."""
@@ -143,14 +158,16 @@ class RemoteTransport:
         """See `Transport.claim`."""
         self._ask("claim", lineage)
 
-    def lock(self, lineage: str, operation: str, deadline: datetime) -> None:
-        """Keep other controllers off until `close`; `deadline` is when this operation means to be done.
-
-        Raises DeliveryError M4312 with what the lock says when another one has it.
-        """
-        words = (lineage, operation, deadline.astimezone(UTC).isoformat(timespec="seconds"))
-        self._ask("lock", *words)
-        self._lock = words
+    def lock(self, lineage: str) -> None:
+        """See `Transport.lock`: a lock of the operating system there, so it ends with the connection at the latest."""
+        words = (lineage, _holder(), datetime.now(UTC).isoformat(timespec="seconds"))
+        try:
+            self._ask("lock", *words)
+        except DeliveryError as error:
+            if error.code != "M4312":
+                raise
+            raise StateLocked(error.message, code=error.code, notes=error.notes, help=error.help) from None
+        self._lineage = lineage
 
     def facts(self) -> HostFacts:
         """What the host says of itself: for people, and for the checks of `hosts check`."""
@@ -174,9 +191,8 @@ class RemoteTransport:
         return _is_yes(self._ask("expect_key", *_key(service, spki_sha256)))
 
     def read_key(self, service: str, spki_sha256: str) -> Secret:
-        """Refused with M4314: what runs on the host has no verb that gives a key away."""
-        _key(service, spki_sha256)
-        raise DeliveryError(f"the keys of {self._host.name} stay there", code="M4314")
+        """See `Transport.read_key`; raises DeliveryError M4314 on a host that keeps its keys."""
+        return Secret(_decoded(_frames(self._ask("read_key", *_key(service, spki_sha256)), 1)[0]))
 
     def request_key(self, service: str, algorithm: KeyAlgorithm, common_name: str) -> bytes:
         """DER of a certificate request (PKCS#10, RFC 2986) whose key was made there and is kept there, 0600.
@@ -367,6 +383,13 @@ class RemoteTransport:
         return " ".join(shown_lines(b"".join(answer))) or None
 
 
+def _holder() -> str:
+    """Who works there, for whoever finds the lock taken."""
+    name = f"{getpass.getuser()}@{socket.gethostname()}"
+    shown = name if name.isascii() and name.isprintable() else ascii(name)
+    return f"{shown}, process {os.getpid()}"
+
+
 # --- what is asked --------------------------------------------------------------------------------------------------
 
 
@@ -433,7 +456,10 @@ def _staged(release: StagedRelease) -> tuple[tuple[str, ...], bytes]:
     orders = [f"link {name}" for name in release.links]
     if made:
         orders += [f"combined {path}" for path in release.combined]
-        orders += [f"{one.profile.value} {one.alias} {one.password_file} {one.path}" for one in release.key_stores]
+        orders += [
+            f"{'legacy' if one.is_legacy else 'modern'} {one.alias} {one.password_file} {one.path}"
+            for one in release.key_stores
+        ]
     key = release.key_spki_sha256 or "-"
     return (release.service, release.release, key, str(len(lists)), *orders), lists + _tar(release, listing)
 

@@ -43,7 +43,19 @@ _UNREAD_LIMIT = 16 * 1024
 _LINE_LIMIT = 64
 _CHUNK = 64 * 1024
 _REFUSALS = frozenset(
-    {"M4101", "M4102", "M4103", "M4111", "M4202", "M4203", "M4205", "M4308", "M4309", "M4312"}  # what host.sh says
+    {
+        "M4101",
+        "M4102",
+        "M4103",
+        "M4111",
+        "M4202",
+        "M4203",
+        "M4205",
+        "M4308",
+        "M4309",
+        "M4312",
+        "M4314",
+    }  # what host.sh says
 )
 _FRAME = re.compile(rb"(?:(?P<data>D)|E (?P<code>M[0-9]{4})) (?P<size>0|[1-9][0-9]{0,8})|(?P<done>O)")
 _MISSING = re.compile(rb"(?:^|[ :])(sh|head|sudo): (?:command )?not found", re.MULTILINE)
@@ -105,14 +117,16 @@ class Session:
 
     # the way in
 
-    def greet(self, *, deadline: float, become: bool) -> None:
+    def greet(self, *, deadline: float, become: bool, keeps_keys: bool) -> None:
         """Send the script and hear from it; what the login shell says before is passed over.
+
+        With `keeps_keys` the script gives away no key and nothing that holds one, whatever it is asked.
 
         Raises DeliveryError: M4307 when sudo refuses, M4308 when a tool is missing there, M4309 when it is not our
         script that answers, M4301 and M4302 as a channel does.
         """
         nonce = secrets.token_hex(16)
-        hello = Request(verb="hello", arguments=(nonce,))
+        hello = Request(verb="hello", arguments=(nonce, "keep" if keeps_keys else "give"))
         channel = self._open()
         try:
             try:
@@ -228,7 +242,7 @@ class Session:
                 help="give this estate hosts of its own",
             )
         if refused.code == "M4312":
-            names = ("lineage", "operation", "until")
+            names = ("lineage", "holder", "since")
             notes = tuple(f"{name}: {said}" for name, said in zip(names, (first, *rest), strict=False))
             return self._error("another controller works there", "M4312", notes=notes, help="try again when it is done")
         helps = [advice for reason, advice in _ADVICE.items() if first.endswith(reason)]
@@ -302,8 +316,8 @@ class _Refused(Exception):
         self.message = message
 
 
-def open_session(dial: Dialler, host: str, *, become: bool, shell: str = "sh") -> Session:
+def open_session(dial: Dialler, host: str, *, become: bool, keeps_keys: bool = True, shell: str = "sh") -> Session:
     """Dial, send the script, and hear from it; raises DeliveryError as the dialler and `Session.greet` do."""
     session = Session(dial(command(become=become, shell=shell)), host)
-    session.greet(deadline=time.monotonic() + GREETING_SECONDS, become=become)
+    session.greet(deadline=time.monotonic() + GREETING_SECONDS, become=become, keeps_keys=keeps_keys)
     return session

@@ -9,7 +9,6 @@ import time
 from collections import deque
 from contextlib import suppress
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +17,7 @@ from mtlsctl.errors import DeliveryError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 _FROM_HERE = ("usr", "bin", "sbin", "lib", "lib64", "proc", "dev", "sys")
 _OWN = ("etc", "run", "tmp", "var/log")
