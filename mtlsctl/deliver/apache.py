@@ -107,7 +107,7 @@ def try_configuration(program: str, pointer: bytes, folder: Path, *, deadline_se
     modules = module_folder()
     if modules is None:
         return "the modules of Apache were not found: it was not tried"
-    (folder / "pointer.conf").write_bytes(_LISTEN.sub(b"", pointer))
+    (folder / "pointer.conf").write_bytes(without_listen(pointer))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = int(listening.getsockname()[1])
     text = _TRIAL.format(folder=folder, modules="\n".join(_load_lines(modules)), port=port)
@@ -115,10 +115,20 @@ def try_configuration(program: str, pointer: bytes, folder: Path, *, deadline_se
     argv = [program, "-f", str(folder / "apache.conf")]
     raise_unless_good(run_program([*argv, "-t"], deadline_seconds=deadline_seconds), "apache2 -t")
     ran = _start_and_end([*argv, "-DFOREGROUND"], folder, deadline_seconds=deadline_seconds)
-    if ran.status != 0 and _CANNOT_BIND in ran.output:
+    if ran.status != 0 and is_only_unbound(ran.output):
         return "apache2 read it all, but could not bind a port of 127.0.0.1 to be tried at"
     raise_unless_good(ran, "apache2")
     return None
+
+
+def without_listen(pointer: bytes) -> bytes:
+    """A pointer file of ours that opens no port."""
+    return _LISTEN.sub(b"", pointer)
+
+
+def is_only_unbound(output: bytes) -> bool:
+    """Whether a start failed because it could not have the one port that it was to open."""
+    return _CANNOT_BIND in output
 
 
 def module_folder() -> Path | None:
@@ -205,12 +215,17 @@ def refuse_taken(now: frozenset[Place], pointer: bytes) -> None:
     added = sorted(places_of(pointer) - now, key=str)
     problems = [problem for place in added if (problem := _taken(place)) is not None]
     if problems:
-        raise DeliveryError(
-            "Apache could not listen where it should, and a graceful restart that fails ends it",
-            code="M4201",
-            notes=problems,
-            help="nothing was switched; use a free port, or stop what has it",
-        )
+        raise could_not_listen(problems)
+
+
+def could_not_listen(problems: Sequence[str]) -> DeliveryError:
+    """The refusal of places that are taken."""
+    return DeliveryError(
+        "Apache could not listen where it should, and a graceful restart that fails ends it",
+        code="M4201",
+        notes=problems,
+        help="nothing was switched; use a free port, or stop what has it",
+    )
 
 
 def _taken(place: Place) -> str | None:

@@ -25,6 +25,7 @@ from mtlsctl.deliver.process import (
     Running,
     find_program,
     hang_up_master,
+    is_only_bind_refused,
     parse_pid,
     raise_unless_good,
     run_program,
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
 
 _SPKI = re.compile(r"[0-9a-f]{64}")
 _TARGET = re.compile(rf"releases/{RELEASE_NAME.pattern}")
-_BIND_REFUSED = re.compile(rb"bind\(\) to [^ ]+ failed \((?:13|99): ")
 _NODE_MODULE = "mtls.cjs"
 
 _NGINX_TEST = """\
@@ -363,7 +363,7 @@ class LocalTransport:
         if not isinstance(pointer, FilePointer):
             raise DeliveryError(f"{pointer.path} is not a file that nginx includes", code="M4102")
         ran = self._run_nginx_test(program, pointer)
-        if ran.status != 0 and ran.stopped is None and _is_only_bind_refused(ran.output):
+        if ran.status != 0 and ran.stopped is None and is_only_bind_refused(ran.output):
             return f"nginx read it all, but cannot bind here: {shown_lines(ran.output)[-1]}"
         raise_unless_good(ran, "nginx -t")
         return None
@@ -529,9 +529,3 @@ def _rename_away(folder: int, name: str, new_name: str) -> None:
     tree.remove_below(folder, new_name)
     with suppress(FileNotFoundError):
         os.rename(name, new_name, src_dir_fd=folder, dst_dir_fd=folder)
-
-
-def _is_only_bind_refused(output: bytes) -> bool:
-    """Whether nginx accepted every file and only this machine or user lacks the port or address."""
-    faults = [line for line in output.splitlines() if b"[emerg]" in line]
-    return bool(faults) and all(_BIND_REFUSED.search(line) for line in faults)

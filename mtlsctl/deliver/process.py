@@ -35,6 +35,7 @@ PROC = Path("/proc")
 
 _LINE_WIDTH = 400
 _PID = re.compile(rb"[1-9][0-9]{0,6}\n?")
+_BIND_REFUSED = re.compile(rb"bind\(\) to [^ ]+ failed \((?:13|99): ")
 _ALSO_CALLED = {"apache2": "httpd"}
 """Programs that have another name where Debian's is not used."""
 
@@ -106,6 +107,12 @@ def raise_unless_good(ran: Ran, command: str) -> None:
         notes=shown_lines(ran.output),
         help="nothing was switched",
     )
+
+
+def is_only_bind_refused(output: bytes) -> bool:
+    """Whether nginx accepted every file and only this machine or user lacks the port or address."""
+    faults = [line for line in output.splitlines() if b"[emerg]" in line]
+    return bool(faults) and all(_BIND_REFUSED.search(line) for line in faults)
 
 
 def shown_lines(output: bytes, *, most: int = LINES_SHOWN) -> tuple[str, ...]:

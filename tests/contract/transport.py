@@ -68,6 +68,10 @@ class TransportContract:
     def place(self) -> Place:
         raise NotImplementedError
 
+    def held_key(self) -> HeldFile:
+        """The key of a release as the transport gives it back."""
+        return HeldFile.of(KEY.reveal(), 0o600)
+
     @pytest.fixture
     def keyed(self, place: Place) -> Place:
         place.transport.put_key("mail", SPKI, KEY)
@@ -125,7 +129,7 @@ class TransportContract:
         path.chmod(0o600)
         assert place.transport.expect_key("mail", SPKI)
         place.transport.stage(release())
-        assert HeldFile.of(KEY.reveal(), 0o600) == place.transport.read_release("mail", FIRST)["tls.key"]
+        assert self.held_key() == place.transport.read_release("mail", FIRST)["tls.key"]
 
     def test_a_key_behind_a_symlink_is_not_read(self, keyed: Place) -> None:
         key = keyed.at(f"/etc/mtlsctl/mail/keys/{SPKI}.key")
@@ -159,7 +163,7 @@ class TransportContract:
     def test_a_staged_release_is_whole_and_read_back_as_it_was_given(self, keyed: Place) -> None:
         keyed.transport.stage(release())
         expected = {file.path: HeldFile.of(file.content, 0o640) for file in FILES}
-        expected["tls.key"] = HeldFile.of(KEY.reveal(), 0o600)
+        expected["tls.key"] = self.held_key()
         assert expected == keyed.transport.read_release("mail", FIRST)
         assert keyed.transport.has_release("mail", FIRST)
 
