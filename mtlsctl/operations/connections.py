@@ -54,10 +54,11 @@ def _transport(host: Host, environ: Mapping[str, str]) -> Transport:
 
             return LocalTransport(host)
         case SshHost():
-            from mtlsctl.deliver.dial import dialler_to
+            from mtlsctl.deliver.dial import dialler
+            from mtlsctl.deliver.reach import SshOptions
             from mtlsctl.deliver.remote import RemoteTransport
 
-            return RemoteTransport(host, dialler_to(host, environ))
+            return RemoteTransport(host, dialler(host, SshOptions.from_environment(environ)))
 
 
 def at_each(

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtlsctl.deliver.layout import StagedFile
+from mtlsctl.deliver.layout import KeyStoreOrder, StagedFile
 from mtlsctl.errors import PreflightError, SecretMissing, UnsafePlan
 from mtlsctl.model.files import PUBLIC_MODE, SECRET_MODE
-from mtlsctl.model.keystore import SEALED, PasswordSource, StoreKind
+from mtlsctl.model.keystore import SEALED, PasswordSource, StoreKind, StoreProfile
 from mtlsctl.model.secret import Secret
 from mtlsctl.pki.keys import load_private
 from mtlsctl.pki.keystores import (
@@ -153,17 +153,22 @@ def assemble(rendered: Rendered, folder: RuntimeFolder, transport: Transport, pa
     if not rendered.stores:
         return rendered.staged
     wanted = passwords.of(rendered.recipe)
-    making = _Making(rendered=rendered, folder=folder)
+    making = _Making(rendered=rendered, folder=folder, is_kept=transport.keeper is not None)
     files = making.lying_there(transport, wanted) or making.anew(transport, wanted or generate_password())
-    return replace(rendered.staged, files=tuple(sorted((*rendered.staged.files, *files), key=lambda one: one.path)))
+    return replace(
+        rendered.staged,
+        files=tuple(sorted((*rendered.staged.files, *files), key=lambda one: one.path)),
+        key_stores=making.orders(),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Making:
-    """The stores of one release."""
+    """The stores of one release. Where keys are kept by their host (`is_kept`), it makes the key stores itself."""
 
     rendered: Rendered
     folder: RuntimeFolder
+    is_kept: bool
 
     def expected(self, store: StoreSpecification) -> StoreContent:
         return content_of(
@@ -178,9 +183,31 @@ class _Making:
         made = render_secret_files(rendered.recipe, self.folder, rendered.staged.release, password, rendered.subjects)
         return [StagedFile(path=one.path, content=one.content, mode=one.mode) for one in made]
 
+    def orders(self) -> tuple[KeyStoreOrder, ...]:
+        """What the host is to make of its key and of the certificate."""
+        if not self.is_kept:
+            return ()
+        return tuple(
+            KeyStoreOrder(
+                path=one.path,
+                alias=one.alias,
+                password_file=self._password_file,
+                is_legacy=one.profile is StoreProfile.LEGACY,
+            )
+            for one in self.rendered.stores
+            if one.kind is StoreKind.KEY
+        )
+
+    @property
+    def _password_file(self) -> str:
+        (path,) = (one.path for one in self.rendered.stores if one.kind is StoreKind.PASSWORD)
+        return path
+
     def anew(self, transport: Transport, password: Secret) -> list[StagedFile]:
         staged = self.rendered.staged
-        key = load_private(transport.read_key(staged.service, self.rendered.credential.spki_sha256))
+        key = None
+        if not self.is_kept:
+            key = load_private(transport.read_key(staged.service, self.rendered.credential.spki_sha256))
         stores = [
             StagedFile(
                 path=one.path,
@@ -199,9 +226,8 @@ class _Making:
         if not transport.has_release(staged.service, staged.release):
             return None
         found = transport.read_release(staged.service, staged.release)
-        (password_file,) = (one.path for one in self.rendered.stores if one.kind is StoreKind.PASSWORD)
         try:
-            password = check_password(Secret(found[password_file].read()))
+            password = check_password(Secret(found[self._password_file].read()))
             if wanted is not None and password != wanted:
                 return None
             stores = {one.path: (one, found[one.path].read()) for one in self._sealed()}
@@ -213,7 +239,8 @@ class _Making:
         return [StagedFile(path=path, content=data, mode=_mode(one)) for path, (one, data) in stores.items()] + files
 
     def _sealed(self) -> list[StoreSpecification]:
-        return [one for one in self.rendered.stores if one.kind in SEALED]
+        kept = {StoreKind.KEY} if self.is_kept else set()
+        return [one for one in self.rendered.stores if one.kind in SEALED - kept]
 
 
 def _mode(store: StoreSpecification) -> int:

@@ -126,14 +126,16 @@ def make_trust_store(anchors: Mapping[str, bytes], *, password: Secret, profile:
 
 def make_store(
     store: StoreSpecification,
-    key: PrivateKey,
+    key: PrivateKey | None,
     *,
     chain: Sequence[bytes],
     anchors: Mapping[TrustAnchor, bytes],
     password: Secret,
 ) -> bytes:
-    """The store that is specified; raises PreflightError (M7107, M7108) when it cannot be made."""
+    """The store that is specified; only a key store needs the key. Raises PreflightError (M7107, M7108)."""
     if store.kind is StoreKind.KEY:
+        if key is None:
+            raise PreflightError("a key store is made where its key is", code=codes.STORE)
         return make_key_store(key, chain, alias=store.alias, password=password, profile=store.profile)
     return make_trust_store(
         {alias: anchors[anchor] for alias, anchor in store.anchors}, password=password, profile=store.profile
