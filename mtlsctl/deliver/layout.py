@@ -5,8 +5,14 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 from mtlsctl.model import files
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mtlsctl.model.release import FileFact
 
 BASE = PurePosixPath(files.BASE)
 LINEAGE_FILE = BASE / ".lineage"
@@ -72,6 +78,17 @@ class CurrentPointer:
 
 
 Pointer = FilePointer | CurrentPointer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """What a host holds of what was asked for; None stands for what is not there."""
+
+    pointers: Mapping[str, Pointer | None]
+    releases: Mapping[tuple[str, str], tuple[FileFact, ...] | None]
+    """By service and release: its files in order of their paths, as a receipt has them."""
+    keys: Mapping[tuple[str, str], bool]
+    """By service and SPKI SHA-256."""
 
 
 def service_folder(service: str) -> PurePosixPath:

@@ -14,6 +14,7 @@ from mtlsctl.deliver.layout import (
     LINEAGE_FILE,
     CurrentPointer,
     FilePointer,
+    Observed,
     StagedFile,
     combined,
     key_file,
@@ -35,7 +36,7 @@ from mtlsctl.errors import DeliveryError
 from mtlsctl.failpoints import reach
 from mtlsctl.model.files import CERTIFICATE_FILE, KEY_FILE, RELEASE_NAME, SECRET_MODE
 from mtlsctl.model.identifiers import LABEL
-from mtlsctl.model.release import HeldFile
+from mtlsctl.model.release import FileFact, HeldFile
 from mtlsctl.model.runtime import Check, Reload
 from mtlsctl.model.secret import Secret
 
@@ -243,6 +244,20 @@ class LocalTransport:
         path = _release_path(service, release)
         with self._tree.step("read", path), self._tree.folder(path) as folder:
             return {name: HeldFile.of(*found) for name, found in tree.read_below(folder).items()}
+
+    def observe(
+        self, *, pointers: Sequence[str], releases: Sequence[tuple[str, str]], keys: Sequence[tuple[str, str]]
+    ) -> Observed:
+        """See `Transport.observe`."""
+        return Observed(
+            pointers={path: self.read_pointer(path) for path in pointers},
+            releases={one: self._facts(*one) if self.has_release(*one) else None for one in releases},
+            keys={one: self.has_key(*one) for one in keys},
+        )
+
+    def _facts(self, service: str, release: str) -> tuple[FileFact, ...]:
+        found = self.read_release(service, release)
+        return tuple(FileFact(path, held.sha256, held.mode) for path, held in sorted(found.items()))
 
     def has_release(self, service: str, release: str) -> bool:
         """See `Transport.has_release`."""

@@ -11,14 +11,13 @@ import os
 import re
 import socket
 import tarfile
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, assert_never
 
 from mtlsctl.deliver import apache, places, tree
 from mtlsctl.deliver.facts import parse_facts
-from mtlsctl.deliver.layout import CurrentPointer, FilePointer
+from mtlsctl.deliver.layout import CurrentPointer, FilePointer, Observed
 from mtlsctl.deliver.process import Ran, is_only_bind_refused, raise_unless_good, shown_lines
 from mtlsctl.deliver.session import Request, open_session
 from mtlsctl.errors import DeliveryError, StateLocked
@@ -61,17 +60,6 @@ _HALF = re.compile(r"([0-9a-f]{64}|-) (.+)")
 _FILE = re.compile(r"file ([0-7]{3,4})")
 _STATUS = re.compile(r"(test|start|modules) ([0-9]{1,3})")
 _UNKNOWN = "0" * 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Observed:
-    """What a host holds of what was asked for; None stands for what is not there."""
-
-    pointers: Mapping[str, Pointer | None]
-    releases: Mapping[tuple[str, str], tuple[FileFact, ...] | None]
-    """By service and release: its files in order of their paths, as a receipt has them."""
-    keys: Mapping[tuple[str, str], bool]
-    """By service and SPKI SHA-256."""
 
 
 class RemoteTransport:
@@ -258,7 +246,7 @@ class RemoteTransport:
     def observe(
         self, *, pointers: Sequence[str], releases: Sequence[tuple[str, str]], keys: Sequence[tuple[str, str]]
     ) -> Observed:
-        """All that a look at a host before a plan asks for, in one round trip; raises what the first refusal says."""
+        """See `Transport.observe`: in one round trip."""
         answers = iter(
             self._ask_all(
                 [

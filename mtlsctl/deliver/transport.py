@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mtlsctl.deliver.layout import Pointer, StagedRelease
+    from mtlsctl.deliver.layout import Observed, Pointer, StagedRelease
     from mtlsctl.model.release import HeldFile
     from mtlsctl.model.runtime import Check, Reload
     from mtlsctl.model.secret import Secret
@@ -77,6 +77,11 @@ class Transport(Protocol):
 
         What holds a private key comes without its bytes from a host that keeps its keys to itself.
         """
+
+    def observe(
+        self, *, pointers: Sequence[str], releases: Sequence[tuple[str, str]], keys: Sequence[tuple[str, str]]
+    ) -> Observed:
+        """What a look at a host is for: pointers by path, releases by service and name, keys by service and SPKI."""
 
     def has_release(self, service: str, release: str) -> bool:
         """Whether a whole release of that name is there."""

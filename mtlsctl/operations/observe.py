@@ -7,22 +7,18 @@ from typing import TYPE_CHECKING
 
 from mtlsctl.model.topology import DirectoryHost
 from mtlsctl.operations.connections import at_each
+from mtlsctl.operations.drift import DriftKind, judge, question_for, record
 from mtlsctl.operations.interrupted import settle_interrupted
 from mtlsctl.operations.progress import Noticed
-from mtlsctl.operations.publication import make_receipt
-from mtlsctl.operations.releases import pointer_path
-from mtlsctl.planner.lifecycle import newest_credentials
-from mtlsctl.store.port import SwitchRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from mtlsctl.deliver.transport import Transport
     from mtlsctl.errors import DeliveryError
-    from mtlsctl.model.runtime import Runtime
-    from mtlsctl.model.state import Live, State
-    from mtlsctl.model.topology import Host, InstanceId, Inventory, ProcessId
+    from mtlsctl.model.state import State
+    from mtlsctl.model.topology import Host, Inventory
     from mtlsctl.render.catalog import RuntimeFolder
     from mtlsctl.store.port import StateWriter
 
@@ -62,14 +58,13 @@ def look_at_hosts(
     unreachable |= unsettled
     state = writer.snapshot()
     runtimes = {name: folder.runtime for name, folder in catalog.items()}
-    processes = _by_process(state)
 
     def look(name: str, transport: Transport) -> list[str]:
-        said: list[str] = []
-        for process, instances in processes.items():
-            if process.host == name:
-                said += _compare(writer, state, process, instances, runtimes, transport)
-        return said + list(_missing_keys(writer, state, inventory, name, transport))
+        question = question_for(name, state, inventory, runtimes)
+        drifts = judge(name, question, question.ask(transport), state)
+        for drift in drifts:
+            record(writer, drift, state)
+        return [drift.message(transport.shown) for drift in drifts if drift.kind is not DriftKind.POINTER_EDITED]
 
     answers, failed = at_each({name: one for name, one in within.items() if name not in unreachable}, look)
     for name, error in failed.items():
@@ -104,64 +99,3 @@ def delete_left_over(
 def _folder_of(host: Host) -> str:
     """Two names for one folder are one place: a host that was renamed keeps what the new name needs."""
     return host.directory if isinstance(host, DirectoryHost) else host.name
-
-
-def _by_process(state: State) -> dict[ProcessId, dict[InstanceId, Live]]:
-    processes: dict[ProcessId, dict[InstanceId, Live]] = {}
-    for instance, live in state.live.items():
-        processes.setdefault(live.recipe.process, {})[instance] = live
-    return processes
-
-
-def _compare(
-    writer: StateWriter,
-    state: State,
-    process: ProcessId,
-    instances: Mapping[InstanceId, Live],
-    runtimes: Mapping[str, Runtime],
-    transport: Transport,
-) -> Iterator[str]:
-    """What is gone from the host. An edited pointer is left alone: the switch that would overwrite it refuses."""
-    runtime = runtimes[next(iter(instances.values())).recipe.runtime]
-    path = pointer_path(runtime, process)
-    if transport.read_pointer(path) is None and state.pointers.get(process) is not None:
-        gone = SwitchRecord(
-            process=process, before=state.pointers[process], after=None, releases=(), removed=tuple(instances)
-        )
-        writer.record_switch_intended(gone)
-        writer.record_switched(gone, {})
-        yield f"{process}: {transport.shown(path)} is gone; everything that it named is made anew"
-        instances = {}
-    for instance, live in instances.items():
-        damage = _damage(transport, instance, live)
-        if damage is not None:
-            writer.record_gone(instance)
-            yield f"{instance}: its release {damage}; it is made anew"
-
-
-def _damage(transport: Transport, instance: InstanceId, live: Live) -> str | None:
-    """What is wrong with a live release on its host, file by file against its receipt; None when nothing is."""
-    receipt = live.receipt
-    if not transport.has_release(instance.service, receipt.release):
-        return "is gone"
-    found = make_receipt(
-        receipt.release, receipt.release_digest, transport.read_release(instance.service, receipt.release)
-    )
-    altered = sorted({fact.path for fact in set(found.files) ^ set(receipt.files)})
-    return f"was altered ({', '.join(altered)})" if altered else None
-
-
-def _missing_keys(
-    writer: StateWriter, state: State, inventory: Inventory, host: str, transport: Transport
-) -> Iterator[str]:
-    """Keys that the newest leaf of a declared instance needs, live or not yet, and that are not there to be carried."""
-    old_names = {move.new: move.old for move in inventory.moved if move.old in state.hosts}
-    declared = {one._replace(host=old_names.get(one.host, one.host)) for one in inventory.instances()}
-    for instance, credential in sorted(newest_credentials(state).items()):
-        if instance.host != host or instance not in declared or instance in state.keys_missing:
-            continue
-        if credential.profile.request_sha256 is not None:
-            continue  # its owner's; a new certificate would not bring it back
-        if not transport.has_key(instance.service, credential.spki_sha256):
-            writer.record_key_missing(instance)
-            yield f"{instance}: its key is gone from the host; a new certificate is issued"
