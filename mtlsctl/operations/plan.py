@@ -1,5 +1,7 @@
 """What would change: the inventory against the state, and nothing else."""
 
+# ruff: noqa: PLC0415  hosts are looked at only where that was asked for
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from mtlsctl.model.plan import Plan
     from mtlsctl.model.state import State
     from mtlsctl.model.topology import Inventory
+    from mtlsctl.operations.refresh import Refreshed
     from mtlsctl.operations.workspace import Workspace
 
 
@@ -24,21 +27,32 @@ class Planned:
     loaded: LoadedInventory
     state: State
     plan: Plan
+    refreshed: Refreshed | None = None
+    """What the hosts hold, where they were asked; the plan sees to what is not as it was put there."""
 
     @property
     def inventory(self) -> Inventory:
         return self.loaded.inventory
 
 
-def plan(workspace: Workspace) -> Planned:
-    """Make a plan; opens no key, no host, no network. Raises UnsafePlan when it holds refusals."""
+def plan(workspace: Workspace, *, look: bool = False) -> Planned:
+    """Make a plan; opens no key, and no host or network unless it is to `look` at them.
+
+    Raises UnsafePlan when it holds refusals.
+    """
     loaded = workspace.load()
+    refreshed = None
     with workspace.store(loaded.inventory.name) as store:
         state = store.snapshot()
+        if look:
+            from mtlsctl.operations.refresh import refresh
+
+            refreshed = refresh(workspace, loaded.inventory, state, store)
+            state = refreshed.state
         outside = facts_of_outside(loaded.inventory, state, store)
     made = make_plan(loaded.inventory, state, workspace.runtimes, workspace.clock(), outside)
     refuse_unsafe(made)
-    return Planned(loaded=loaded, state=state, plan=made)
+    return Planned(loaded=loaded, state=state, plan=made, refreshed=refreshed)
 
 
 def refuse_unsafe(made: Plan) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mtlsctl.model.state import State
     from mtlsctl.model.topology import InstanceId, Inventory, Service
     from mtlsctl.model.trust import OutsideAnchor
+    from mtlsctl.operations.refresh import Refreshed
     from mtlsctl.operations.workspace import Workspace
     from mtlsctl.store.port import Operation, Signature, StateReader
 
@@ -82,16 +83,26 @@ class Status:
     orphans: tuple[Signature, ...]
     keys_missing: tuple[InstanceId, ...]
     outside: tuple[OutsideStatus, ...] = ()
+    refreshed: Refreshed | None = None
+    """What the hosts and the sockets show, where they were asked."""
 
 
-def status(workspace: Workspace) -> Status:
-    """Read the state; opens no key and no host. An inventory that cannot be read does not hide it."""
-    inventory, now = _declared(workspace), workspace.clock()
+def status(workspace: Workspace, *, look: bool = False) -> Status:
+    """Read the state; opens no key, and no host unless it is to `look` at them.
+
+    An inventory that cannot be read does not hide the state; to look at hosts it has to be readable.
+    """
+    inventory, now = workspace.load().inventory if look else _declared(workspace), workspace.clock()
+    refreshed = None
     services = None if inventory is None else inventory.services
     with workspace.store(workspace.project.name) as store:
         state = store.snapshot()
         operations, signatures = store.operations(), store.signatures()
         outside = _outside(state, store, now)
+        if look and inventory is not None:
+            from mtlsctl.operations.refresh import refresh  # noqa: PLC0415  only this looks at hosts
+
+            refreshed = refresh(workspace, inventory, state, store)
     return Status(
         state=state,
         now=now,
@@ -101,6 +112,7 @@ def status(workspace: Workspace) -> Status:
         orphans=tuple(one for one in signatures if one.signed and not one.recorded),
         keys_missing=tuple(sorted(state.keys_missing & state.live.keys())),
         outside=outside,
+        refreshed=refreshed,
     )
 
 

@@ -30,15 +30,18 @@ def plan(
     *,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Save it, to be applied as it is.")] = None,
     detailed_exitcode: Annotated[bool, typer.Option("--detailed-exitcode", help="Exit 2 with changes.")] = False,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Look at the hosts first, and plan for what is not as it was put there.")
+    ] = False,
     full: Annotated[bool, typer.Option("--full", help="Leave no line out.")] = False,
 ) -> int:
-    """Show what would change, and change nothing. Needs no key and no network."""
+    """Show what would change, and change nothing. Needs no key, and no network without --refresh."""
     del full
     from mtlsctl.cli.wiring import open_workspace
     from mtlsctl.operations.plan import plan as make
 
     workspace = open_workspace(settings)
-    planned = make(workspace)
+    planned = make(workspace, look=refresh)
     terminal = settings.terminal
     warn(terminal, workspace, planned)
     if out is not None:
@@ -55,15 +58,28 @@ def _printed(settings: Settings, terminal: Terminal, planned: Planned, screen: P
             from mtlsctl.cli.views.document import json_text
             from mtlsctl.operations.saved_plan import plan_document
 
-            return json_text(plan_document(planned.plan, planned.state, speculative=screen.saved_as is None))
-        case "markdown":
-            from mtlsctl.cli.views.plan_markdown import plan_markdown
+            document = plan_document(planned.plan, planned.state, speculative=screen.saved_as is None)
+            if planned.refreshed is not None:
+                from mtlsctl.cli.views.drift import drift_document
 
-            return plan_markdown(screen)
+                document["hosts"] = drift_document(planned.refreshed)
+            return json_text(document)
+        case "markdown":
+            from mtlsctl.cli.views.plan_markdown import drift_markdown, plan_markdown
+
+            return plan_markdown(screen) + (drift_markdown(planned.refreshed) if planned.refreshed else "")
         case _:
             from mtlsctl.cli.views.plan_text import plan_text
 
-            return plan_text(screen, terminal.page)
+            return _drift(planned, terminal) + plan_text(screen, terminal.page)
+
+
+def _drift(planned: Planned, terminal: Terminal) -> str:
+    if planned.refreshed is None:
+        return ""
+    from mtlsctl.cli.views.drift import drift_text
+
+    return drift_text(planned.refreshed, terminal.page)
 
 
 def screen_of(

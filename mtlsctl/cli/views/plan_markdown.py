@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from mtlsctl.cli.views.plan_text import PlanScreen
     from mtlsctl.model.plan import Plan
+    from mtlsctl.operations.refresh import Refreshed
 
 LIMIT = 60_000
 """Characters. GitHub refuses a comment above 65,536."""
@@ -53,6 +54,14 @@ def plan_markdown(screen: PlanScreen) -> str:
         if room >= 0:
             return fixed + _folded(_folds(screen), room) + tail
     return _too_long(head, screen, tail)
+
+
+def drift_markdown(found: Refreshed) -> str:
+    """What lies on hosts and is not what was put there; nothing when all is well."""
+    from mtlsctl.cli.views.drift import drift_lines  # noqa: PLC0415  only a plan that looked has it
+
+    lines = [line.strip() for line in drift_lines(found, _WIDE)]
+    return "\n#### Drift\n\n" + "".join(f"- {inline(line)}\n" for line in lines) if lines else ""
 
 
 def inline(text: str) -> str:

@@ -37,8 +37,16 @@ _ADVICE = {
 
 def status_text(found: Status, page: Page) -> str:
     blocks = [[_headline(found)], *_trouble(found, page), _authorities(found, page), _certificates(found, page)]
-    blocks += [_outside(found, page), _processes(found, page)]
+    blocks += [_outside(found, page), _processes(found, page), _hosts(found, page)]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
+
+
+def _hosts(found: Status, page: Page) -> list[str]:
+    if found.refreshed is None:
+        return []
+    from mtlsctl.cli.views.drift import hosts_lines  # noqa: PLC0415  only a status that looked has it
+
+    return hosts_lines(found.refreshed, page)
 
 
 def _headline(found: Status) -> str:
@@ -135,6 +143,11 @@ def _processes(found: Status, page: Page) -> list[str]:
 def status_document(found: Status) -> dict[str, object]:
     """`state` is the standing; `certificates` are those that some process presents."""
     state = found.state
+    hosts: dict[str, object] = {}
+    if found.refreshed is not None:
+        from mtlsctl.cli.views.drift import drift_document  # noqa: PLC0415  only a status that looked has it
+
+        hosts = {"hosts": drift_document(found.refreshed)}
     waiting = [one for one in found.certificates if one.standing is Standing.PENDING]
     return {
         "format_version": "1.0",
@@ -161,6 +174,7 @@ def status_document(found: Status) -> dict[str, object]:
         "orphans": [{"issuer": str(one.intent.issuer), "serial": one.intent.serial} for one in found.orphans],
         "keys_missing": list(map(str, found.keys_missing)),
         "diagnostics": [],
+        **hosts,
     }
 
 
