@@ -86,15 +86,14 @@ class SshOptions:
                 code="M4314",
             )
         return SshOptions(
-            config=_file_of(environ, "MTLSCTL_SSH_CONFIG"),
-            known_hosts=_file_of(environ, "MTLSCTL_KNOWN_HOSTS"),
+            config=_file_of(environ.get("MTLSCTL_SSH_CONFIG")),
+            known_hosts=_file_of(environ.get("MTLSCTL_KNOWN_HOSTS")),
             transport=transport,
             environ=dict(environ),
         )
 
 
-def _file_of(environ: Mapping[str, str], name: str) -> Path | None:
-    said = environ.get(name)
+def _file_of(said: str | None) -> Path | None:
     return Path(said).expanduser().absolute() if said else None
 
 
@@ -284,10 +283,13 @@ def _agent(asked: Asked) -> Path | None:
     said = asked.one("identityagent") or "SSH_AUTH_SOCK"
     if said.lower() == "none":
         return None
-    if said == "SSH_AUTH_SOCK" or said.startswith("$"):
+    if said == "SSH_AUTH_SOCK":
+        found = asked.environ.get("SSH_AUTH_SOCK")
+    elif said.startswith("$"):
         found = asked.environ.get(said.removeprefix("$").strip("{}"))
-        return Path(found) if found else None
-    return asked.path(said)
+    else:
+        return asked.path(said)
+    return Path(found) if found else None
 
 
 def _proxy_command(asked: Asked) -> str | None:
