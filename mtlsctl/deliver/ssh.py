@@ -13,7 +13,6 @@ import io
 import logging
 import os
 import socket
-import stat
 import threading
 import time
 from contextlib import suppress
@@ -29,6 +28,7 @@ from paramiko.ssh_exception import AuthenticationException, BadAuthenticationTyp
 from mtlsctl.deliver import sockets
 from mtlsctl.deliver.host_certificate import UnreadableCertificate, read_certificate
 from mtlsctl.deliver.known_hosts import CERTIFICATE_SUFFIX, HostKey, Known, judge, kind_of, look_up
+from mtlsctl.deliver.plain_files import NotPlain, read_plain
 from mtlsctl.deliver.process import shown_lines
 from mtlsctl.deliver.reach import DEFAULT_PORT, MAX_JUMPS, Hop, Reach, SshOptions, reach_hop, reach_host
 from mtlsctl.deliver.ssh_config import USE_OPENSSH, matches_pattern
@@ -621,14 +621,10 @@ class _Agent(AgentSSH):
 
 def _read_small(path: Path, *, is_secret: bool = False) -> bytes:
     """A small file that is one; a private key only when nobody else can read it. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_KEY_FILE:
-            raise OSError(0, "it is not a file that could be a key")
-        if is_secret and found.st_uid == os.getuid() and found.st_mode & 0o077:
-            raise OSError(0, "others can read it (chmod 600)")
-        return file.read(MAX_KEY_FILE)
+    content, found = read_plain(path, MAX_KEY_FILE)
+    if is_secret and found.st_uid == os.getuid() and found.st_mode & 0o077:
+        raise NotPlain("others can read it (chmod 600)")
+    return content
 
 
 def _public_of_openssh(content: bytes) -> bytes:
