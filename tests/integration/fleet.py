@@ -228,6 +228,10 @@ class Sshd(Program):
         more = ", become: true" if become else ""
         return f"{self.host}: {{ address: {self.address}, port: {self.port}, user: {user}{more} }}"
 
+    def logged(self, what: str) -> int:
+        """How often its log says something."""
+        return self.log.read_text("utf-8", "replace").count(what)
+
     def drop_sessions(self) -> None:
         """End every connection, as a cable that is pulled does for the programs; the listener stays."""
         for pid in self.members():

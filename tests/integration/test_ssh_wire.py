@@ -47,10 +47,10 @@ def test_a_host_is_scanned_without_a_login_and_trusted_once(fleet: Fleet) -> Non
     host = fleet.hosts["web1"]
     fleet.forget_all()
     options = fleet.options()
-    logins = host.said().count("Accepted")
+    logins = host.logged("Accepted publickey")
     key = ssh.scan(host.inventory(user="nobody-at-all"), options=options)
     assert key == host.host_key()
-    assert host.said().count("Accepted") == logins
+    assert host.logged("Accepted publickey") == logins
     assert fleet.known_hosts.read_text() == ""
     reach = reach_host(host.inventory(), options)
     assert record(reach.user_known_hosts[0], reach.known_as[0], key, is_hashed=True)
