@@ -6,8 +6,8 @@ configuration is the user's own. So what comes from the inventory is looked at h
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -201,13 +201,23 @@ def ask(name: str, options: SshOptions, *, port: int | None, user: str | None) -
     """All that the configuration says about a name."""
     asked = ssh_config.Asked(
         original=name,
-        user=getpass.getuser(),
+        user=_whoami(),
         home=options.home,
         set_port=port,
         set_user=user,
         environ=options.environ,
     )
-    return ssh_config.resolve(asked, config=options.config)
+    return ssh_config.resolve(
+        asked, config=options.config, run=lambda command: ssh_config.run_match(command, options.for_programs)
+    )
+
+
+def _whoami() -> str:
+    """Who runs this, by the number and not by what the environment says, as ssh does it."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def _reach(name: str, asked: Asked, options: SshOptions) -> Reach:

@@ -349,15 +349,16 @@ def _holds(asked: Asked, criterion: str, value: str, run: Callable[[str], bool],
 USE_OPENSSH = "MTLSCTL_SSH_TRANSPORT=openssh drives the `ssh` program instead, which does it"
 
 
-def run_match(command: str) -> bool:
+def run_match(command: str, environ: Mapping[str, str] | None = None) -> bool:
     """Whether the user's own command of a `Match exec` ends well; it has EXEC_SECONDS, and no input."""
-    shell = os.environ.get("SHELL") or "/bin/sh"
+    shell = (environ or os.environ).get("SHELL") or "/bin/sh"
     with subprocess.Popen(  # noqa: S603  the user's own configuration says so
         [shell, "-c", command],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        env=None if environ is None else dict(environ),
     ) as child:
         try:
             return child.wait(EXEC_SECONDS) == 0

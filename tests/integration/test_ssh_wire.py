@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mtlsctl.deliver import ssh
-from mtlsctl.deliver.dial import dialler
-from mtlsctl.deliver.known_hosts import record
-from mtlsctl.deliver.reach import OPENSSH, PARAMIKO, reach_host
+from mtlsctl.deliver.dial import dialler, shown_key, trust
+from mtlsctl.deliver.reach import OPENSSH, PARAMIKO
 from mtlsctl.errors import DeliveryError
 from tests.contract.channel import ChannelContract, read_all
 from tests.integration.fleet import Fleet, needs_a_fleet
@@ -48,12 +47,15 @@ def test_a_host_is_scanned_without_a_login_and_trusted_once(fleet: Fleet) -> Non
     fleet.forget_all()
     options = fleet.options()
     logins = host.logged("Accepted publickey")
-    key = ssh.scan(host.inventory(user="nobody-at-all"), options=options)
+    key = shown_key(host.inventory(user="nobody-at-all"), options)
     assert key == host.host_key()
     assert host.logged("Accepted publickey") == logins
     assert fleet.known_hosts.read_text() == ""
-    reach = reach_host(host.inventory(), options)
-    assert record(reach.user_known_hosts[0], reach.known_as[0], key, is_hashed=True)
+    assert trust(host.inventory(), key, options) == (fleet.known_hosts, True)
+    assert trust(host.inventory(), key, options) == (fleet.known_hosts, False)
+    with pytest.raises(DeliveryError) as refused:
+        trust(host.inventory(), fleet.hosts["gate"].host_key(), options)
+    assert refused.value.code == "M4305"
     for transport in (PARAMIKO, OPENSSH):
         with closing(dialler(host.inventory(), fleet.options(transport))("echo in")) as channel:
             assert read_all(channel) == b"in\n"
