@@ -9,7 +9,6 @@ import struct
 from typing import NamedTuple
 
 from mtlsctl.deliver.known_hosts import CERTIFICATE_SUFFIX, HostKey, kind_of
-from mtlsctl.deliver.ssh_config import matches_pattern
 
 HOST = 2
 """The type of a certificate that is a host's."""
@@ -48,7 +47,8 @@ class HostCertificate(NamedTuple):
         if self.critical_options:
             return "it has a critical option, and a host's may have none"
         bare = {one.rpartition(":")[0].strip("[]") if one.startswith("[") else one for one in names}
-        if not any(matches_pattern(principal.lower(), name) for principal in self.principals for name in bare):
+        # Whole names, as ssh compares them: no wildcards, and an empty list is for nobody.
+        if bare.isdisjoint(one.lower() for one in self.principals):
             return "it is for other names"
         if kind_of(self.signature) not in SIGNATURES:
             return "it is signed with SHA-1, or in a way that is not known"

@@ -14,15 +14,16 @@ import secrets
 import stat
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from mtlsctl.deliver.plain_files import read_plain
 from mtlsctl.deliver.ssh_config import matches_pattern
 from mtlsctl.errors import DeliveryError
 from mtlsctl.model.diagnostic import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
 MAX_FILE = 16 * 1024 * 1024
 
@@ -130,20 +131,11 @@ def read_file(path: Path) -> Iterator[Entry]:
 
 def _content(path: Path) -> bytes:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        return read_plain(path, MAX_FILE)[0]
     except FileNotFoundError:
         return b""
     except OSError as error:
         raise DeliveryError(f"{path} cannot be read: {error.strerror}", code="M4314") from None
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            if path == Path(os.devnull):
-                return b""
-            raise DeliveryError(f"{path} is not a file", code="M4314")
-        content = file.read(MAX_FILE + 1)
-    if len(content) > MAX_FILE:
-        raise DeliveryError(f"{path} is larger than {MAX_FILE} bytes", code="M4314")
-    return content
 
 
 def parse_line(line: str, where: str) -> Entry | None:

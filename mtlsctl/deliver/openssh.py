@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from mtlsctl.model.topology import SshHost
 
 LIMIT = 64 * 1024 * 1024
+HELD_LIMIT = 16 * 1024 * 1024
+"""Bytes of answer that are kept while we are still sending."""
+
 TAIL = 8192
 MAX_GREETING = 64 * 1024
 """Bytes that a login shell's own start-up files may print before our program speaks."""
@@ -233,8 +236,10 @@ class _Channel:
             if not sent and not received:
                 raise self._lost()
             self._held += received
-            if len(self._held) > LIMIT:
-                raise DeliveryError(f"{self._name} answered more than {LIMIT} bytes unasked", code="M4310")
+            if len(self._held) > HELD_LIMIT:
+                raise DeliveryError(
+                    f"{self._name} answered more than {HELD_LIMIT} bytes before it had heard us out", code="M4310"
+                )
             left = left[sent:]
 
     def receive(self, limit: int, *, deadline: float) -> bytes:

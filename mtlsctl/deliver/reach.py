@@ -6,8 +6,8 @@ configuration is the user's own. So what comes from the inventory is looked at h
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,15 +86,14 @@ class SshOptions:
                 code="M4314",
             )
         return SshOptions(
-            config=_file_of(environ, "MTLSCTL_SSH_CONFIG"),
-            known_hosts=_file_of(environ, "MTLSCTL_KNOWN_HOSTS"),
+            config=_file_of(environ.get("MTLSCTL_SSH_CONFIG")),
+            known_hosts=_file_of(environ.get("MTLSCTL_KNOWN_HOSTS")),
             transport=transport,
             environ=dict(environ),
         )
 
 
-def _file_of(environ: Mapping[str, str], name: str) -> Path | None:
-    said = environ.get(name)
+def _file_of(said: str | None) -> Path | None:
     return Path(said).expanduser().absolute() if said else None
 
 
@@ -202,13 +201,23 @@ def ask(name: str, options: SshOptions, *, port: int | None, user: str | None) -
     """All that the configuration says about a name."""
     asked = ssh_config.Asked(
         original=name,
-        user=getpass.getuser(),
+        user=_whoami(),
         home=options.home,
         set_port=port,
         set_user=user,
         environ=options.environ,
     )
-    return ssh_config.resolve(asked, config=options.config)
+    return ssh_config.resolve(
+        asked, config=options.config, run=lambda command: ssh_config.run_match(command, options.for_programs)
+    )
+
+
+def _whoami() -> str:
+    """Who runs this, by the number and not by what the environment says, as ssh does it."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def _reach(name: str, asked: Asked, options: SshOptions) -> Reach:
@@ -284,10 +293,13 @@ def _agent(asked: Asked) -> Path | None:
     said = asked.one("identityagent") or "SSH_AUTH_SOCK"
     if said.lower() == "none":
         return None
-    if said == "SSH_AUTH_SOCK" or said.startswith("$"):
+    if said == "SSH_AUTH_SOCK":
+        found = asked.environ.get("SSH_AUTH_SOCK")
+    elif said.startswith("$"):
         found = asked.environ.get(said.removeprefix("$").strip("{}"))
-        return Path(found) if found else None
-    return asked.path(said)
+    else:
+        return asked.path(said)
+    return Path(found) if found else None
 
 
 def _proxy_command(asked: Asked) -> str | None:

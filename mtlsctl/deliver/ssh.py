@@ -13,7 +13,6 @@ import io
 import logging
 import os
 import socket
-import stat
 import threading
 import time
 from contextlib import suppress
@@ -29,6 +28,7 @@ from paramiko.ssh_exception import AuthenticationException, BadAuthenticationTyp
 from mtlsctl.deliver import sockets
 from mtlsctl.deliver.host_certificate import UnreadableCertificate, read_certificate
 from mtlsctl.deliver.known_hosts import CERTIFICATE_SUFFIX, HostKey, Known, judge, kind_of, look_up
+from mtlsctl.deliver.plain_files import NotPlain, read_plain
 from mtlsctl.deliver.process import shown_lines
 from mtlsctl.deliver.reach import DEFAULT_PORT, MAX_JUMPS, Hop, Reach, SshOptions, reach_hop, reach_host
 from mtlsctl.deliver.ssh_config import USE_OPENSSH, matches_pattern
@@ -43,7 +43,10 @@ if TYPE_CHECKING:
     from mtlsctl.model.topology import SshHost
 
 LIMIT = 64 * 1024 * 1024
-"""Bytes that a host may complain, or answer while nobody has asked yet, before the connection is given up."""
+"""Bytes that a host may complain before the connection is given up."""
+
+HELD_LIMIT = 16 * 1024 * 1024
+"""Bytes of answer that are kept while we are still sending."""
 
 TAIL = 8192
 WINDOW = 2 * 1024 * 1024
@@ -140,9 +143,9 @@ class _Connection(NamedTuple):
         with suppress(RuntimeError):
             self.transport.join(_CLOSE_SECONDS / MAX_JUMPS)
 
-    def failure(self, step: str) -> DeliveryError:
+    def failure(self, step: str, met: Exception | None = None) -> DeliveryError:
         """What the end of a connection means: the deadline, the other side, or what it said."""
-        reason = self.transport.get_exception()
+        reason = met or self.transport.get_exception()
         name = self.reach.name
         if self.wire.expired:
             return DeliveryError(f"{name} did not {step} in time", code="M4302")
@@ -618,14 +621,10 @@ class _Agent(AgentSSH):
 
 def _read_small(path: Path, *, is_secret: bool = False) -> bytes:
     """A small file that is one; a private key only when nobody else can read it. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_KEY_FILE:
-            raise OSError(0, "it is not a file that could be a key")
-        if is_secret and found.st_uid == os.getuid() and found.st_mode & 0o077:
-            raise OSError(0, "others can read it (chmod 600)")
-        return file.read(MAX_KEY_FILE)
+    content, found = read_plain(path, MAX_KEY_FILE)
+    if is_secret and found.st_uid == os.getuid() and found.st_mode & 0o077:
+        raise NotPlain("others can read it (chmod 600)")
+    return content
 
 
 def _public_of_openssh(content: bytes) -> bytes:
@@ -645,46 +644,60 @@ def _public_of_openssh(content: bytes) -> bytes:
     return bytes(message.get_string())
 
 
+class _Attempts:
+    """How logging in went."""
+
+    def __init__(self) -> None:
+        self.tried: list[str] = []
+        self.refusals = 0
+        self.further: Sequence[str] = ()
+        self.broke: Exception | None = None
+
+
 def _log_in(connection: _Connection, *, deadline: float) -> None:
-    """By public key and nothing else; raises DeliveryError M4306."""
+    """By public key and nothing else; raises DeliveryError M4306, and M4301, M4302, M4309 as for what came before."""
     keys = _Keys(connection.reach, deadline)
     try:
-        tried, allowed = _try_keys(connection, keys)
+        attempts = _try_keys(connection, keys)
     finally:
         keys.close()
     if not connection.transport.is_authenticated():
-        raise _login_refused(connection, keys, tried, allowed)
+        raise _login_refused(connection, keys, attempts)
 
 
-def _try_keys(connection: _Connection, keys: _Keys) -> tuple[Sequence[str], Sequence[str]]:
-    """What was tried, and what the host asks for besides."""
-    tried: list[str] = []
-    allowed: Sequence[str] = ()
+def _try_keys(connection: _Connection, keys: _Keys) -> _Attempts:
+    attempts = _Attempts()
     for shown, key in keys:
-        if len(tried) == MAX_KEYS_TRIED or not connection.transport.is_active():
+        if len(attempts.tried) == MAX_KEYS_TRIED or not connection.transport.is_active():
             break
-        tried.append(shown)
+        attempts.tried.append(shown)
         try:
-            allowed = connection.transport.auth_publickey(connection.reach.user, key)
+            attempts.further = connection.transport.auth_publickey(connection.reach.user, key)
+            break
         except BadAuthenticationType as error:
-            return tried, error.allowed_types
+            attempts.further, attempts.refusals = error.allowed_types, attempts.refusals + 1
+            break
         except AuthenticationException:
-            continue
-        except Exception:  # noqa: BLE001  paramiko raises what its thread met; the wire knows why
+            attempts.refusals += connection.transport.is_active()
+        except Exception as error:  # noqa: BLE001  paramiko raises what its thread met
+            attempts.broke = error
             break
-        if not allowed:
-            break
-    return tried, allowed
+    return attempts
 
 
-def _login_refused(connection: _Connection, keys: _Keys, tried: Sequence[str], allowed: Sequence[str]) -> DeliveryError:
+def _login_refused(connection: _Connection, keys: _Keys, attempts: _Attempts) -> DeliveryError:
     reach = connection.reach
     if connection.wire.expired:
         return DeliveryError(f"{reach.name} did not answer the login in time", code="M4302")
-    notes = [f"tried: {', '.join(map(printable, tried[:10]))}" if tried else "there is no key to log in with"]
-    if allowed:
-        notes.append(f"it asks for: {', '.join(printable(str(one)) for one in allowed)}"[:200])
-    elif tried and not connection.transport.is_active():
+    is_cut = not connection.transport.is_active()
+    if is_cut and attempts.tried and not attempts.refusals:
+        return connection.failure("log us in", attempts.broke)
+    notes = [f"tried: {', '.join(map(printable, attempts.tried[:10]))}"]
+    if not attempts.tried:
+        notes = ["there is no key to log in with"]
+    if attempts.further:
+        notes.append(f"it asks for: {', '.join(printable(str(one)) for one in attempts.further)}"[:200])
+    elif is_cut:
         notes.append(
             "it closed the connection; too many keys of the agent? `identity_file` or IdentitiesOnly names one"
         )
@@ -810,8 +823,10 @@ class _Channel:
                 break
             self._held += received
             taken = True
-            if len(self._held) > LIMIT:
-                raise DeliveryError(f"{self._name} answered more than {LIMIT} bytes unasked", code="M4310")
+            if len(self._held) > HELD_LIMIT:
+                raise DeliveryError(
+                    f"{self._name} answered more than {HELD_LIMIT} bytes before it had heard us out", code="M4310"
+                )
         return taken
 
     def _see(self, deadline: float) -> None:

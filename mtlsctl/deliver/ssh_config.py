@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import re
 import signal
-import stat
 import subprocess
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mtlsctl.deliver.plain_files import read_plain
 from mtlsctl.errors import DeliveryError
 from mtlsctl.model.diagnostic import printable
 
@@ -232,24 +232,15 @@ def read_lines(path: Path, *, must_exist: bool, is_private: bool) -> list[Line]:
 
 def _read(path: Path, *, must_exist: bool, is_private: bool) -> str:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        content, found = read_plain(path, MAX_FILE)
     except FileNotFoundError:
         if must_exist:
             raise _broken(f"there is no {path}") from None
         return ""
     except OSError as error:
         raise _broken(f"{path} cannot be read: {error.strerror}") from None
-    with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            if path == Path(os.devnull):
-                return ""
-            raise _broken(f"{path} is not a file")
-        if is_private and (found.st_uid not in {0, os.getuid()} or found.st_mode & 0o022):
-            raise _broken(f"{path} belongs to somebody else, or others may write to it", help=f"chmod go-w {path}")
-        content = file.read(MAX_FILE + 1)
-    if len(content) > MAX_FILE:
-        raise _broken(f"{path} is larger than {MAX_FILE} bytes")
+    if is_private and (found.st_uid not in {0, os.getuid()} or found.st_mode & 0o022):
+        raise _broken(f"{path} belongs to somebody else, or others may write to it", help=f"chmod go-w {path}")
     return content.decode("utf-8", "surrogateescape")
 
 
@@ -358,15 +349,16 @@ def _holds(asked: Asked, criterion: str, value: str, run: Callable[[str], bool],
 USE_OPENSSH = "MTLSCTL_SSH_TRANSPORT=openssh drives the `ssh` program instead, which does it"
 
 
-def run_match(command: str) -> bool:
+def run_match(command: str, environ: Mapping[str, str] | None = None) -> bool:
     """Whether the user's own command of a `Match exec` ends well; it has EXEC_SECONDS, and no input."""
-    shell = os.environ.get("SHELL") or "/bin/sh"
+    shell = (environ or os.environ).get("SHELL") or "/bin/sh"
     with subprocess.Popen(  # noqa: S603  the user's own configuration says so
         [shell, "-c", command],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        env=None if environ is None else dict(environ),
     ) as child:
         try:
             return child.wait(EXEC_SECONDS) == 0

@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
@@ -16,12 +17,11 @@ import pytest
 from mtlsctl.deliver.dial import dialler
 from mtlsctl.errors import DeliveryError
 from mtlsctl.model.topology import SshHost
-from tests.integration.fleet import DEPLOYER, SshAgent, free_port, make_key
+from tests.integration.fleet import DEPLOYER, SshAgent, free_port, make_key, public_key, sign
 from tests.integration.peers import PROGRAMS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from mtlsctl.deliver.channel import Channel
     from tests.integration.fleet import Fleet, Sshd
@@ -38,9 +38,29 @@ def read_all(channel: Channel, *, most: int = 2**30) -> bytes:
     return said
 
 
+def runs(pid: int) -> bool:
+    """Whether a process runs; one that has ended and that nobody has asked for yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def send_for_long(channel: Channel) -> None:
     for _ in range(20):
         channel.send(b"x" * 100_000, deadline=soon())
+
+
+def certified(fleet: Fleet, name: str = "certified", *, principals: str = "", validity: str = "+1d") -> Sshd:
+    """A host whose key has a certificate of the fleet's CA."""
+    authority = fleet.folder / "ca"
+    if not authority.exists():
+        make_key(authority)
+    certificate = fleet.folder / f"{name}-cert.pub"
+    host = fleet.start(name, known=False, more=f"HostCertificate {certificate}", start=False)
+    sign(authority, host.key_file("ed25519"), "-h", "-n", principals or host.address, "-V", validity)
+    host.key_file("ed25519").with_name("host_ed25519-cert.pub").rename(certificate)
+    return fleet.run(host)
 
 
 class ChannelContract:
@@ -147,9 +167,9 @@ class ChannelContract:
         channel.close()
         assert time.monotonic() - began < 2
         deadline = soon(5)
-        while web1.path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        while runs(pid) and time.monotonic() < deadline:
             time.sleep(0.02)
-        assert not web1.path(f"/proc/{pid}").exists()
+        assert not runs(pid)
         channel.close()
 
     def test_a_connection_that_is_cut_is_lost_and_not_the_end(self, fleet: Fleet, web1: Sshd) -> None:
@@ -206,6 +226,29 @@ class ChannelContract:
         with closing(self.dial(fleet, web1.inventory(), "echo in", known_hosts=own)) as channel:
             assert read_all(channel) == b"in\n"
 
+    def test_a_certificate_of_a_known_ca_makes_a_host_known(self, fleet: Fleet, web1: Sshd) -> None:
+        host = fleet.hosts.get("certified") or certified(fleet)
+        fleet.known_hosts.write_text(f"@cert-authority * {public_key(fleet.folder / 'ca').text}\n")
+        with closing(self.dial(fleet, host.inventory(), "echo in")) as channel:
+            assert read_all(channel) == b"in\n"
+        assert self.refused(fleet, web1.inventory()).code == "M4304"
+
+    def test_a_certificate_for_another_name_makes_nobody_known(self, fleet: Fleet) -> None:
+        host = fleet.hosts.get("misnamed") or certified(fleet, "misnamed", principals="elsewhere.example")
+        fleet.known_hosts.write_text(f"@cert-authority * {public_key(fleet.folder / 'ca').text}\n")
+        assert self.refused(fleet, host.inventory()).code in {"M4304", "M4305"}
+
+    def test_a_certificate_that_is_over_makes_nobody_known(self, fleet: Fleet) -> None:
+        host = fleet.hosts.get("expired") or certified(fleet, "expired", validity="20200101:20200102")
+        fleet.known_hosts.write_text(f"@cert-authority * {public_key(fleet.folder / 'ca').text}\n")
+        assert self.refused(fleet, host.inventory()).code in {"M4304", "M4305"}
+
+    def test_a_certificate_of_a_revoked_ca_makes_nobody_known(self, fleet: Fleet) -> None:
+        host = fleet.hosts.get("certified") or certified(fleet)
+        authority = public_key(fleet.folder / "ca").text
+        fleet.known_hosts.write_text(f"@cert-authority * {authority}\n@revoked * {authority}\n")
+        assert self.refused(fleet, host.inventory()).code in {"M4304", "M4305"}
+
     # --- who we are
 
     def test_a_key_that_the_host_does_not_take_is_refused(self, fleet: Fleet, web1: Sshd, tmp_path: Path) -> None:
@@ -243,6 +286,19 @@ class ChannelContract:
         finally:
             allowed.write_text(before)
 
+    def test_a_certificate_of_the_user_is_shown(self, fleet: Fleet, tmp_path: Path) -> None:
+        authority = fleet.folder / "user-ca"
+        host = fleet.hosts.get("by-certificate")
+        if host is None:
+            make_key(authority)
+            host = fleet.start("by-certificate", more=f"TrustedUserCAKeys {authority}.pub")
+        make_key(tmp_path / "mine")
+        fleet.configure(f"IdentityFile {tmp_path}/mine\nIdentitiesOnly yes", identity=False)
+        assert self.refused(fleet, host.inventory()).code == "M4306"
+        sign(authority, tmp_path / "mine", "-n", "root")
+        with closing(self.dial(fleet, host.inventory(), "echo in")) as channel:
+            assert read_all(channel) == b"in\n"
+
     # --- the way there
 
     def test_a_port_where_nobody_listens_is_unreachable(self, fleet: Fleet) -> None:
@@ -262,11 +318,11 @@ class ChannelContract:
     def test_a_host_is_reached_through_a_jump_host(self, fleet: Fleet, web1: Sshd, gate: Sshd) -> None:
         fleet.configure(f"Host {gate.address}\n  User root")
         host = web1.inventory(jump=f"root@{gate.address}:{gate.port}")
-        before = gate.said().count("Accepted publickey")
+        before = gate.logged("Accepted publickey")
         with closing(self.dial(fleet, host, "exec cat")) as channel:
             channel.send(b"through", deadline=soon())
             assert channel.receive(100, deadline=soon()) == b"through"
-        assert gate.said().count("Accepted publickey") == before + 1
+        assert gate.logged("Accepted publickey") == before + 1
 
     def test_a_jump_host_may_stand_in_the_configuration(self, fleet: Fleet, web1: Sshd, gate: Sshd) -> None:
         text = (

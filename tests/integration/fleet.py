@@ -124,6 +124,12 @@ def public_key(path: Path) -> HostKey:
     return key
 
 
+def sign(authority: Path, key: Path, *options: str) -> None:
+    """A certificate for a key, beside it."""
+    command = [str(find_peer("ssh-keygen")), "-q", "-s", str(authority), "-I", "test", *options, f"{key}.pub"]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+
+
 class Sshd(Program):
     """A host. `path` finds its files from outside while it runs."""
 
@@ -222,9 +228,9 @@ class Sshd(Program):
         more = ", become: true" if become else ""
         return f"{self.host}: {{ address: {self.address}, port: {self.port}, user: {user}{more} }}"
 
-    def await_places(self) -> None:
-        """A connection that says nothing counts against MaxStartups for a while, so it is a full greeting."""
-        super().await_places()
+    def logged(self, what: str) -> int:
+        """How often its log says something."""
+        return self.log.read_text("utf-8", "replace").count(what)
 
     def drop_sessions(self) -> None:
         """End every connection, as a cable that is pulled does for the programs; the listener stays."""
@@ -250,6 +256,7 @@ class Fleet:
         self.known_hosts.touch(0o600)
         self.config = folder / "ssh_config"
         self.hosts: dict[str, Sshd] = {}
+        self._started = 0
         self._stack = ExitStack()
         self.configure()
 
@@ -259,14 +266,22 @@ class Fleet:
     def __exit__(self, *arguments: object) -> None:
         self._stack.close()
 
-    def start(self, name: str, *, known: bool = True, **options: object) -> Sshd:
-        """One more host, at an address of its own; its keys are known unless told otherwise."""
-        number = len(self.hosts) + 1
+    def start(self, name: str, *, known: bool = True, start: bool = True, **options: object) -> Sshd:
+        """One more host, at an address of its own; its keys are known unless told otherwise.
+
+        With `start=False` its files are there, and `run` starts it.
+        """
+        number = self._started = self._started + 1
         host = Sshd(self, name, f"127.9.{number // 250}.{number % 250 + 1}", **options)  # type: ignore[arg-type]
-        self._stack.enter_context(host)
-        self.hosts[name] = host
+        if start:
+            self.run(host)
         if known:
             self.know(host)
+        return host
+
+    def run(self, host: Sshd) -> Sshd:
+        self._stack.enter_context(host)
+        self.hosts[host.host] = host
         return host
 
     def know(self, host: Sshd, *kinds: str) -> None:

@@ -59,7 +59,7 @@ class FakePublication:
 
     def would_pass(
         self,
-        process: ProcessId,  # noqa: ARG002  as the real one
+        process: ProcessId,
         members: Mapping[InstanceId, Member],
         releases: Sequence[Rendered],
     ) -> bool:

@@ -77,7 +77,7 @@ class Identities:
             case _, caller:
                 return (estate().mail if caller == MAIL else estate().social).identity
 
-    def anchors(self, probe: Probe) -> bytes | NotProbed:  # noqa: ARG002  the port asks so
+    def anchors(self, probe: Probe) -> bytes | NotProbed:
         return estate().schedule_ca.pem
 
     def served(self, probe: Probe) -> Served | NotProbed:
@@ -466,10 +466,10 @@ class Unable(Identities):
     def __init__(self, *, identity: Identity | NotProbed | None, anchors: bytes | NotProbed) -> None:
         self._identity, self._anchors = identity, anchors
 
-    def identity(self, probe: Probe) -> Identity | NotProbed | None:  # noqa: ARG002  the port asks so
+    def identity(self, probe: Probe) -> Identity | NotProbed | None:
         return self._identity
 
-    def anchors(self, probe: Probe) -> bytes | NotProbed:  # noqa: ARG002  the port asks so
+    def anchors(self, probe: Probe) -> bytes | NotProbed:
         return self._anchors
 
 
