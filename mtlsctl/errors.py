@@ -8,8 +8,8 @@
     ├── PlanRefused                     6   whoever made or carried the saved plan
     ├── StateLocked                     5   whoever holds the lock
     ├── VerificationFailed              4   whoever runs the services
+    ├── RollbackRefused                 7   whoever asked to go back, and may force it
     ├── DeliveryError                   3   whoever runs the host
-    │   └── NotOverSsh                  1   nobody yet: said before anything is touched
     ├── StateError                      1   the operator: state missing, foreign or broken
     ├── SealedKeyError                  1   the operator: the encryption key is missing or wrong
     ├── SecretMissing                   1   the operator: a password that the inventory names is not there
@@ -101,10 +101,10 @@ class DeliveryError(MtlsctlError):
     exit_code = 3
 
 
-class NotOverSsh(DeliveryError):
-    """Delivery over SSH is not built yet; nothing was begun, so it is a failure and not a partial result."""
+class RollbackRefused(MtlsctlError):
+    """Going back would break something, or there is nothing to go back to."""
 
-    exit_code = 1
+    exit_code = 7
 
 
 class StateError(MtlsctlError):

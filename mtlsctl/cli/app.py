@@ -27,6 +27,7 @@ COMMANDS = (
     "status",
     "inspect",
     "show",
+    "rollback",
     "state",
     "journal",
     "runtimes",

@@ -12,7 +12,7 @@ Examples:
   mtlsctl verify --embedded      prove the applied files with real handshakes
 
 Everyday:   init  validate  plan  apply  verify  status  inspect
-State:      show  state  journal
+State:      show  rollback  state  journal
 Tooling:    runtimes  schema  explain  completion
 
 Flags of every command: -C DIR  -q  -v  --no-input  --color WHEN  --ascii  -h

@@ -13,6 +13,7 @@ from mtlsctl.model.plan import Op
 from mtlsctl.model.topology import DirectoryHost
 from mtlsctl.operations.connections import at_each
 from mtlsctl.operations.executor import Executor, live_members
+from mtlsctl.operations.history import previous_releases
 from mtlsctl.operations.issue import (
     absent_anchors,
     absent_keys,
@@ -338,7 +339,8 @@ class _Run:
         owners = frozenset(
             instance for instance in state.live if self._is_asked_for(instance) and self._was_asked_for(instance)
         )
-        _, failed = at_each(transports, lambda name, transport: _prune(transport, state, name, owners))
+        previous = previous_releases(self.writer.journal())
+        _, failed = at_each(transports, lambda name, transport: _prune(transport, state, name, owners, previous))
         for name, error in failed.items():
             if isinstance(self.hosts[name], DirectoryHost):
                 raise error
@@ -351,17 +353,24 @@ class _Run:
         self.wishes.report(Noticed(at=self.workspace.clock(), message=message))
 
 
-def _prune(transport: Transport, state: State, host: str, owners: AbstractSet[InstanceId]) -> None:
-    """Keep the live release and the newest others, three in all, and the keys that credentials still need.
+def _prune(
+    transport: Transport,
+    state: State,
+    host: str,
+    owners: AbstractSet[InstanceId],
+    previous: Mapping[InstanceId, str],
+) -> None:
+    """Keep the live release, the one that a rollback returns to and the newest others, three in all; and needed keys.
 
     Of instances whose keys are their `owners`' every key is kept: one may lie there before its request is declared.
     """
     for instance, live in state.live.items():
         if instance.host != host:
             continue
-        release = live.receipt.release
-        others = [one for one in transport.releases(instance.service) if one != release]
-        transport.delete_releases(instance.service, others[: max(0, len(others) - (RELEASES_KEPT - 1))])
+        held = transport.releases(instance.service)
+        first = [one for one in (live.receipt.release, previous.get(instance)) if one in held]
+        kept = [*first, *(one for one in reversed(held) if one not in first)][:RELEASES_KEPT]
+        transport.delete_releases(instance.service, [one for one in held if one not in kept])
         if instance not in owners:
             transport.delete_keys_except(instance.service, _needed_keys(state, instance))
         reach("prune.deleted")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from mtlsctl.deliver.layout import pointer_sha256
@@ -24,14 +24,15 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from mtlsctl.deliver.layout import StagedRelease
+    from mtlsctl.deliver.publish import Inspect
     from mtlsctl.deliver.transport import Transport
-    from mtlsctl.model.credential import CredentialId
+    from mtlsctl.model.credential import Credential, CredentialId
     from mtlsctl.model.release import Recipe
     from mtlsctl.model.runtime import Runtime
     from mtlsctl.model.topology import Host, InstanceId, ProcessId
     from mtlsctl.operations.releases import Member, Rendered
     from mtlsctl.render.catalog import RuntimeFolder
-    from mtlsctl.store.port import StateWriter
+    from mtlsctl.store.port import ReleaseRecord, StateWriter
 
 SETTLE_SECONDS = 10.0
 _UNSEEN = frozenset({Reload.NONE, Reload.RESTART})
@@ -54,6 +55,8 @@ class Publication:
     presented: frozenset[CredentialId] = frozenset()
     passwords: Passwords = field(default_factory=Passwords)
     reload: bool = True
+    credentials: Mapping[CredentialId, Credential] = field(default_factory=dict)
+    """Leaves that the state does not show any more and that releases may show again."""
 
     def publish(
         self,
@@ -85,12 +88,42 @@ class Publication:
                 pointer_path=pointer_path(folder.runtime, process),
                 expected_before=record.before,
             ),
-            self._verbs(folder.runtime, process, members, inspection),
+            self._verbs(folder.runtime, process, members, inspection.inspect),
             journal,
         )
         self.pointers[process] = record.after
         self._clean_after(transport, leaving)
         return (*inspection.warnings, *done.notes)
+
+    def point_back(
+        self,
+        process: ProcessId,
+        members: Mapping[InstanceId, Member],
+        records: Sequence[ReleaseRecord],
+        receipts: Mapping[InstanceId, Receipt],
+    ) -> tuple[str, ...]:
+        """Make the process serve members that its host holds already; gives notes, raises as `publish` does."""
+        folder = self._folder(process, members, ())
+        pointer = make_pointer(folder, process, list(members.values()))
+        record = SwitchRecord(
+            process=process,
+            before=self.pointers.get(process),
+            after=pointer_sha256(pointer) if pointer is not None else None,
+            releases=tuple(records),
+            removed=(),
+        )
+        switch = Switch(
+            process=process,
+            releases=(),
+            pointer=pointer,
+            pointer_path=pointer_path(folder.runtime, process),
+            expected_before=record.before,
+        )
+        journal = _Journal(writer=self.writer, switch=record, receipts=dict(receipts))
+        verbs = self._verbs(folder.runtime, process, members, lambda *_: None)
+        done = publish(self.transports[process.host], switch, verbs, journal)
+        self.pointers[process] = record.after
+        return done.notes
 
     def would_pass(
         self, process: ProcessId, members: Mapping[InstanceId, Member], releases: Sequence[Rendered]
@@ -147,9 +180,10 @@ class Publication:
         raise DeliveryError(f"{process} names nothing", code="M4109")
 
     def _verbs(
-        self, runtime: Runtime, process: ProcessId, members: Mapping[InstanceId, Member], inspection: _Inspection
+        self, runtime: Runtime, process: ProcessId, members: Mapping[InstanceId, Member], inspect: Inspect
     ) -> Verbs:
         state = self.writer.snapshot()
+        state = replace(state, credentials={**self.credentials, **state.credentials})
         host = self.hosts[process.host]
         now = [member.recipe for member in members.values()]
         before = self._live(process)
@@ -165,7 +199,7 @@ class Publication:
             check=runtime.check,
             reload=reload,
             program=runtime.process,
-            inspect=inspection.inspect,
+            inspect=inspect,
             settle=settle_as(now),
             settle_back=settle_as(before),
         )

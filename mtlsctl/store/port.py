@@ -115,6 +115,9 @@ class StateReader(Protocol):
     def certificate(self, id: TrustAnchor) -> bytes:
         """The DER of a certificate that was issued or kept; raises StateError when there is none."""
 
+    def credential(self, id: CredentialId) -> Credential | None:
+        """A leaf that was issued, also one that the snapshot does not show any more."""
+
     def release(self, instance: InstanceId, release: str) -> ReleaseRecord | None:
         """What a release name of an instance means."""
 

@@ -88,6 +88,15 @@ class SqliteReader:
             raise StateError(f"the state holds no certificate of {id}", code=codes.CERTIFICATE_UNKNOWN)
         return bytes(row[0])
 
+    def credential(self, id: CredentialId) -> Credential | None:
+        with self._database.reading() as connection:
+            row = connection.execute(
+                f"SELECT {_CREDENTIAL_COLUMNS} FROM credentials "  # noqa: S608  our own names
+                "WHERE service = ? AND host = ? AND sequence = ?",
+                (*id.instance, id.sequence),
+            ).fetchone()
+        return None if row is None else _credential(row, records.load_all([row[-1]])[0])
+
     def release(self, instance: InstanceId, release: str) -> ReleaseRecord | None:
         with self._database.reading() as connection:
             return _release(connection, instance, release)

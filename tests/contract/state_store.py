@@ -305,6 +305,8 @@ class StateStoreContract:
         apply_once(writer)
         assert writer.certificate(MAIL_CA) == authority()[1]
         assert writer.certificate(MAIL_1) == credential()[1]
+        assert writer.credential(MAIL_1) == credential()[0]
+        assert writer.credential(MAIL_1._replace(sequence=99)) is None
 
     def test_a_certificate_that_was_never_issued_is_an_error(self, store: StateStore) -> None:
         for absent in (MAIL_CA, MAIL_1):

@@ -16,7 +16,7 @@ from mtlsctl.deliver.layout import (
     StagedRelease,
 )
 from mtlsctl.errors import DeliveryError
-from mtlsctl.model.release import HeldFile
+from mtlsctl.model.release import FileFact, HeldFile
 from mtlsctl.model.runtime import Check, Reload
 from mtlsctl.model.secret import Secret
 
@@ -103,6 +103,21 @@ class TransportContract:
         keyed.transport.stage(made)
         assert 0o600 == mode_of(path)
         assert KEY.reveal().decode() not in repr(made)
+
+    def test_one_look_shows_pointers_releases_and_keys_and_what_is_not_there(self, keyed: Place) -> None:
+        transport = keyed.transport
+        transport.stage(release())
+        transport.switch(CurrentPointer(path=CURRENT, target=f"releases/{FIRST}"))
+        seen = transport.observe(
+            pointers=[CURRENT, CONF],
+            releases=[("mail", FIRST), ("mail", SECOND)],
+            keys=[("mail", SPKI), ("social", SPKI)],
+        )
+        held = transport.read_release("mail", FIRST)
+        facts = tuple(FileFact(path, one.sha256, one.mode) for path, one in sorted(held.items()))
+        assert {CURRENT: transport.read_pointer(CURRENT), CONF: None} == seen.pointers
+        assert {("mail", FIRST): facts, ("mail", SECOND): None} == seen.releases
+        assert {("mail", SPKI): True, ("social", SPKI): False} == seen.keys
 
     def test_a_key_is_kept_once(self, keyed: Place) -> None:
         before = keyed.at(f"/etc/mtlsctl/mail/keys/{SPKI}.key").stat()

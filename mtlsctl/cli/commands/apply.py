@@ -60,7 +60,7 @@ def apply(
     began = time.monotonic()
     wishes = Wishes(
         approve=_Approval(settings, workspace, ask=not (yes or saved is not None)),
-        report=_Progress(terminal),
+        report=Progress(terminal),
         saved=saved,
         expect_fingerprint=expect_fingerprint,
         lock_timeout_seconds=seconds,
@@ -128,7 +128,7 @@ class _Approval:
         return terminal.ask("\nApply these changes? Only yes is taken for yes: ") == "yes"
 
 
-class _Progress:
+class Progress:
     """Events to standard error: lines for eyes on a terminal, lines for a log elsewhere."""
 
     def __init__(self, terminal: Terminal) -> None:
