@@ -39,6 +39,13 @@ drain() {
     rest=0
 }
 
+# The end of a verb that went well.
+finish() {
+    drain
+    printf 'O\n' >&4
+    exit 0
+}
+
 # refuse CODE MESSAGE: the end of a verb. What was begun is taken away again.
 refuse() {
     trap - EXIT
@@ -308,7 +315,7 @@ verb_request_key() {
     is_service "$1"
     what=$BASE/$1/keys
     doing='make a key in'
-    case $3 in '' | *[!A-Za-z0-9.@_-]*) refuse M4102 "'$3' is not a common name of ours" ;; esac
+    case $3 in '' | [!A-Za-z0-9]* | *[!A-Za-z0-9.@_-]*) refuse M4102 "'$3' is not a common name of ours" ;; esac
     [ "${#3}" -le 64 ] || refuse M4102 "'$3' is not a common name of ours"
     case $2 in
     ecdsa-p256) made='EC -pkeyopt ec_paramgen_curve:P-256 -pkeyopt ec_param_enc:named_curve' ;;
@@ -518,9 +525,9 @@ fill() {
     done
 }
 
-# tar says what went wrong first and that it gave up last.
+# tar calls a full file system a short write.
 untarred() {
-    printf '%s' "${1%%"$NL"tar: Exiting*}"
+    case $1 in *': Wrote only '*) echo 'No space left on device' ;; *) printf '%s' "$1" ;; esac
 }
 
 link_key() {
@@ -576,7 +583,9 @@ holds_store() {
 
 # What lies in the folder, a line for each: kind, mode, size, path. Only plain files of a bearable size are read.
 list_here() {
-    entries=$(find . -mindepth 1 -printf '%y %m %s %P\n' | head -n $((ENTRY_LIMIT + 1)))
+    # A name with a line's end in it is none of ours, so it is enough to say that there is one.
+    entries=$(find . -mindepth 1 \( -path "*$NL*" -printf "? 0 0 a name of two lines\n" \
+        -o -printf '%y %m %s %P\n' \) | head -n $((ENTRY_LIMIT + 1)))
     count=0
     IFS=$NL
     for one in $entries; do
@@ -587,7 +596,7 @@ list_here() {
         bytes=${one%% *}
         path=${one#* }
         case $kind in
-        d) continue ;;
+        d | '?') continue ;;
         f) ;;
         *) fail "$path is not a regular file" ;;
         esac
@@ -733,7 +742,7 @@ verb_hello() {
     printf 'mtlsctl %s\n' "$1" >&4
     missing=
     for tool in base64 cat chmod date df env find flock grep head id ln mkdir mktemp mv openssl readlink rm sed \
-        setsid sha256sum sleep sort stat sync tail tar timeout tr uname; do
+        sha256sum sleep sort stat sync tail tar timeout tr uname; do
         command -v "$tool" >/dev/null 2>&1 || missing="$missing $tool"
     done
     [ -z "$missing" ] || refuse M4308 "missing there:$missing"
@@ -745,7 +754,7 @@ verb_hello() {
 }
 
 verb_claim() {
-    case $1 in '' | *[!A-Za-z0-9-]*) refuse M4102 "'$1' is not a lineage" ;; esac
+    case $1 in '' | -* | *[!A-Za-z0-9-]*) refuse M4102 "'$1' is not a lineage" ;; esac
     doing=claim what=$BASE/.lineage
     enter make "$BASE"
     if ! there ./.lineage; then
@@ -974,32 +983,34 @@ verb_check_apache() {
 
 start_and_end() {
     rm -f -- ./error.log
-    env -i "LC_ALL=$LC_ALL" "PATH=$PATH" setsid "$program" -f "$place/apache.conf" -DFOREGROUND \
-        >|./said 2>&1 3<&- 4>&- 9>&- &
+    # `timeout` makes a process group of it, and ends it even if nothing else is left to do so.
+    timeout -k 2 $((SECONDS_FOR_A_PROGRAM * 3)) env -i "LC_ALL=$LC_ALL" "PATH=$PATH" \
+        "$program" -f "$place/apache.conf" -DFOREGROUND >|./said 2>&1 3<&- 4>&- 9>&- &
     child=$!
     status=
-    polls=0
+    now
+    end=$((now + SECONDS_FOR_A_PROGRAM))
     while [ -z "$status" ]; do
+        now
         if grep -q 'resuming normal operations' ./error.log 2>/dev/null; then
             status=0
         elif ! kill -0 "$child" 2>/dev/null; then
             wait "$child"
             status=$?
             [ "$status" != 0 ] || status=1
-        elif [ "$polls" -ge $((SECONDS_FOR_A_PROGRAM * 20)) ]; then
+        elif [ "$now" -ge "$end" ]; then
             status=124
         else
-            polls=$((polls + 1))
             sleep 0.05
         fi
     done
-    kill -TERM -- "-$child" 2>/dev/null
+    kill -s TERM -- "-$child" 2>/dev/null
     polls=0
     while kill -0 "$child" 2>/dev/null && [ "$polls" -lt 40 ]; do
         polls=$((polls + 1))
         sleep 0.05
     done
-    kill -KILL -- "-$child" 2>/dev/null
+    kill -s KILL -- "-$child" 2>/dev/null
     wait "$child" 2>/dev/null
     said=$(cat ./said ./error.log 2>/dev/null | tail -c 16384)
 }
@@ -1062,7 +1073,7 @@ nginx_pid_path() {
 
 ended() {
     answer "$process is not running: process $pid has ended"
-    exit 0
+    finish
 }
 
 # Fields of /proc/PID/stat from the state on: the name before them is in brackets and may hold anything.
@@ -1102,7 +1113,7 @@ send() {
     caught=$(printf '%s' "$caught" | tail -c 4)
     is_hex "$caught" 4 && [ $((0x$caught >> ($2 - 1) & 1)) -eq 1 ] ||
         refuse M4202 "process $pid has no handler for SIG$1; it was not signalled"
-    said=$(kill "-$1" "$pid" 2>&1) || {
+    said=$(kill -s "$1" "$pid" 2>&1) || {
         started "$pid" >/dev/null || ended
         refuse M4202 "process $pid may not be signalled: $(reason "$said")"
     }
@@ -1298,7 +1309,10 @@ while IFS= read -r line <&3; do
     doing='do'
     what=it
     case $verb in
-    lock) lock "$@" && continue ;;
+    lock)
+        lock "$@"
+        continue
+        ;;
     hello) [ $# -eq 2 ] && keeps=$2 || exit 3 ;;
     claim | facts | sockets | \
         has_key | expect_key | read_key | put_key | delete_keys_except | request_key | sign_with_key | \
@@ -1310,8 +1324,7 @@ while IFS= read -r line <&3; do
     # What was asked for has been read to its end when a verb has ended well or been refused; after all else, stop.
     (
         "verb_$verb" "$@"
-        drain
-        printf 'O\n' >&4
+        finish
     )
     [ $? -le 1 ] || exit 3
 done

@@ -533,8 +533,8 @@ def _entries(text: str) -> Iterator[tuple[str, int, int]]:
     for line in text.splitlines():
         found = _ENTRY.fullmatch(line)
         if found is None:
-            yield printable(line), 0, 0  # a name with a newline: not one of ours, so the release was altered
-        elif found[1] == "f":
+            raise _nonsense()
+        if found[1] in "f?":
             yield found[4], int(found[2], 8), int(found[3])
 
 

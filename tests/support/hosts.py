@@ -59,6 +59,7 @@ class PipeChannel:
         self._in, self._out, self._err = self.child.stdin, self.child.stdout, self.child.stderr
         for stream in (self._in, self._out, self._err):
             os.set_blocking(stream.fileno(), False)
+        self._has_complained = False
         self._complaints: deque[bytes] = deque(maxlen=8)
         self.sent = 0
         self.turns = 0
@@ -88,7 +89,7 @@ class PipeChannel:
                 raise DeliveryError("the host did not answer in time", code="M4302")
             with selectors.DefaultSelector() as ready:
                 ready.register(descriptor, event)
-                if not self._err.closed:
+                if not self._has_complained:
                     ready.register(self._err, selectors.EVENT_READ)
                 found = {key.fd for key, _ in ready.select(left)}
             if self._err.fileno() in found:
@@ -101,14 +102,14 @@ class PipeChannel:
             if data := os.read(self._err.fileno(), 8192):
                 self._complaints.append(data)
             else:
-                self._err.close()
-                self._err = open(os.devnull, "rb", buffering=0)  # noqa: SIM115, PTH123
+                self._has_complained = True
 
     def complaints(self) -> bytes:
         with suppress(subprocess.TimeoutExpired):
             self.child.wait(0.5)
-        for _ in range(4):
-            self._listen()
+        with suppress(ValueError):  # closed
+            for _ in range(4):
+                self._listen()
         return b"".join(self._complaints)[-8192:]
 
     def close(self) -> None:
@@ -139,6 +140,9 @@ class FolderHost:
         for name in _OWN:
             (self.root / name).mkdir(parents=True, exist_ok=True)
         (self.root / "tmp").chmod(0o1777)
+        users = ("root:x:0:0::/:/bin/sh", "www-data:x:33:33::/:/bin/false", "nobody:x:65534:65534::/:/bin/false")
+        (self.root / "etc/passwd").write_text("".join(f"{user}\n" for user in users))
+        (self.root / "etc/group").write_text("root:x:0:\nwww-data:x:33:\nnogroup:x:65534:\n")
 
     def argv(self, command: str) -> list[str]:
         """What runs a command line in the host's login shell."""
