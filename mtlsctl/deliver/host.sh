@@ -1290,6 +1290,41 @@ accepting() {
     done
 }
 
+# --- calls ----------------------------------------------------------------------------------------------------------
+
+# One call as a service of this host makes it, with its own key: SERVICE RELEASE ANCHORS ADDRESS PORT NAME PROTOCOL.
+# ANCHORS is a file of the release, or - for the payload. Answers with how openssl ended, what it read and what it said.
+verb_call() {
+    release_of "$1" "$2"
+    release=$what
+    case $4 in '' | -* | *[!0-9A-Za-z.:-]*) exit 3 ;; *:*) address=[$4]:$5 ;; *) address=$4:$5 ;; esac
+    case $5 in '' | *[!0-9]*) exit 3 ;; esac
+    name=$6
+    case $name in '' | -* | *[!0-9A-Za-z.:-]*) exit 3 ;; esac
+    case $7 in 1.2) version=-tls1_2 ;; 1.3) version=-tls1_3 ;; *) exit 3 ;; esac
+    case $3 in
+    -) anchors=./anchors.pem ;;
+    *) is_below "$3" && anchors=$release/$3 ;;
+    esac
+    check_folder
+    doing=call what=$address
+    [ "$3" != - ] || receive_into ./anchors.pem "$rest"
+    set -- -connect "$address" -CAfile "$anchors" -no-CApath -verify_return_error "$version" \
+        -cert "$release/tls.crt" -key "$release/tls.key"
+    case $(openssl version) in "OpenSSL 1."*) ;; *) set -- "$@" -no-CAstore ;; esac
+    case $name in
+    *[!0-9.:]*) set -- "$@" -servername "$name" -verify_hostname "$name" ;;
+    *) set -- "$@" -noservername -verify_ip "$name" ;;
+    esac
+    printf 'GET / HTTP/1.1\r\nHost: %s\r\nUser-Agent: mtlsctl\r\nConnection: close\r\n\r\n' "$name" >./request
+    timeout -k 2 "$SECONDS_FOR_A_PROGRAM" env -i "LC_ALL=$LC_ALL" "PATH=$PATH" openssl s_client -quiet "$@" \
+        <./request >./answer 2>./said 3<&- 4>&- 9>&-
+    status=$?
+    answer "$status"
+    answer "$(head -c 8192 ./answer | base64 -w 0)"
+    answer "$(tail -c 8192 ./said | tr -d '\000')"
+}
+
 # --- the loop -------------------------------------------------------------------------------------------------------
 
 while IFS= read -r line <&3; do
@@ -1318,7 +1353,7 @@ while IFS= read -r line <&3; do
         has_key | expect_key | read_key | put_key | delete_keys_except | request_key | sign_with_key | \
         stage | has_release | list_release | read_release | releases | delete_releases | delete_service | \
         read_pointer | switch_file | switch_current | remove_pointer | \
-        check_nginx | check_node | check_apache | reload) ;;
+        check_nginx | check_node | check_apache | reload | call) ;;
     *) exit 3 ;;
     esac
     # What was asked for has been read to its end when a verb has ended well or been refused; after all else, stop.

@@ -370,6 +370,38 @@ class RemoteTransport:
         answer = self._ask("reload", reload.value, program, _service(process), seconds=RELOAD_SECONDS)
         return " ".join(shown_lines(b"".join(answer))) or None
 
+    def call(
+        self,
+        service: str,
+        release: str,
+        *,
+        anchors: str | bytes,
+        address: str,
+        port: int,
+        server_name: str,
+        protocol: str,
+    ) -> tuple[int, bytes, str]:
+        """One GET as the service makes it, with the key of that release: how openssl ended, what it read and said.
+
+        `anchors` are a file of the release, or PEM that it believes this once. A status of 124 or 137 is a deadline.
+        """
+        is_file = isinstance(anchors, str)
+        answer = self._ask(
+            "call",
+            *_release(service, release),
+            anchors if is_file else "-",
+            address,
+            str(port),
+            server_name,
+            protocol,
+            payload=b"" if is_file else anchors,
+            seconds=CHECK_SECONDS,
+        )
+        status, read, said = _frames(answer, 3)
+        if not status.isdigit():
+            raise _nonsense()
+        return int(status), _decoded(read), _text(said)
+
 
 def _holder() -> str:
     """Who works there, for whoever finds the lock taken."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from collections import defaultdict
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from mtlsctl.deliver.layout import pointer_sha256
+from mtlsctl.deliver.remote import RemoteTransport
 from mtlsctl.errors import DeliveryError, MtlsctlError, PreflightError, SealedKeyError, StateLocked, UsageError
 from mtlsctl.model.files import KEY_FILE, servers_file
 from mtlsctl.model.probe import Expectation, Observation, Outcome, Presented, Verdict
 from mtlsctl.model.release import HeldFile
-from mtlsctl.model.topology import OUTSIDE, ClientCertificate, DirectoryHost, Edge, InstanceId
+from mtlsctl.model.topology import OUTSIDE, ClientCertificate, Edge, InstanceId, SshHost
+from mtlsctl.operations.connections import at_each
 from mtlsctl.operations.issue import intent_of, issuers_of, signing_keys
 from mtlsctl.operations.publication import make_receipt
 from mtlsctl.operations.releases import pointer_path
@@ -30,6 +33,7 @@ from mtlsctl.pki.stores import to_pem
 from mtlsctl.planner.probes import make_probes
 from mtlsctl.planner.trust import outside_members
 from mtlsctl.verify.embedded import EmbeddedServers, ListenerKey, listeners_of
+from mtlsctl.verify.far import seen_from
 from mtlsctl.verify.identity import Identity, identity_of
 from mtlsctl.verify.prober import NotProbed, run_probes
 from mtlsctl.verify.wire import Served
@@ -37,6 +41,7 @@ from mtlsctl.verify.wire import Served
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from mtlsctl.deliver.transport import Transport
     from mtlsctl.inventory import LoadedInventory
     from mtlsctl.model.probe import Probe
     from mtlsctl.model.release import Endpoint
@@ -44,6 +49,7 @@ if TYPE_CHECKING:
     from mtlsctl.model.topology import Inventory
     from mtlsctl.operations.workspace import Workspace
     from mtlsctl.store.port import StateReader, StateStore, StateWriter
+    from mtlsctl.verify.handshake import Seen
 
 Files = dict[str, HeldFile]
 Crafted = dict[tuple[Presented, "InstanceId"], "Identity | NotProbed"]
@@ -54,7 +60,9 @@ _ONLY_OF_RUNNING_SERVERS = frozenset({Presented.PLAINTEXT, Presented.OTHER_CA})
 _MAY_NAME_NONE = frozenset({"pem"})
 """Runtimes whose server is anybody's; nginx and Node name every CA that they are given."""
 
-_NOT_HERE = "M4001"
+_OUT_OF_REACH = "M43"
+"""How the codes begin that say that a host could not be asked."""
+
 _NEEDS_THE_CA = frozenset({Presented.EXPIRED, Presented.WRONG_USAGE, Presented.DELIVERED})
 
 
@@ -82,26 +90,36 @@ def verify(
     embedded: bool = False,
     quick: bool = False,
     edges: Sequence[str] = (),
+    from_hosts: bool = True,
     lock_timeout_seconds: float = 0.0,
     timeout_seconds: float = 5.0,
 ) -> VerifyReport:
     """Try every declared and every forbidden call; with `embedded` against the applied files in servers of our own.
 
-    Delivered keys are used where they can be read. Certificates that have to be crafted with a CA's key, such as those
-    that stand in for callers whose owners keep the key, are signed in memory, live for ten minutes and are on record;
-    without the encryption key those probes are `not probed`.
+    Delivered keys are used where they can be read: callers behind SSH call from their own hosts, unless `from_hosts` is
+    false, so that the way through the network and the files are proven too. Certificates that have to be crafted with a
+    CA's key, such as those that stand in for callers whose owners keep the key, are signed in memory, live for ten
+    minutes and are on record; without the encryption key those probes are `not probed`.
     """
     loaded = workspace.load()
     probes = make_probes(loaded.inventory, quick=quick)
     chosen = tuple(one for one in _only(probes.probes, edges) if not embedded or _is_of_files(one))
-    with workspace.store(loaded.inventory.name) as store:
+    with closing(workspace.connections), workspace.store(loaded.inventory.name) as store:
         state = store.snapshot()
         applied = AppliedFiles.read(workspace, state)
-        crafted = _craft(store, state, chosen, applied, workspace, lock_timeout_seconds)
+        far = _Far(workspace=workspace, state=state) if from_hosts and not embedded else None
+        crafted = _craft(store, state, _made_here(chosen, far), applied, workspace, lock_timeout_seconds)
         crafted |= _imitated_from_outside(loaded.inventory, chosen, workspace)
-        source = _Identities(store=store, state=state, applied=applied, crafted=crafted, embedded=embedded)
+        source = _Identities(store=store, state=state, applied=applied, crafted=crafted, embedded=embedded, caller=far)
         with _places(applied, state, embedded=embedded) as connect:
-            outcomes = run_probes(chosen, source, connect=connect, timeout_seconds=timeout_seconds, is_ours=embedded)
+            outcomes = run_probes(
+                chosen,
+                source,
+                connect=connect,
+                timeout_seconds=timeout_seconds,
+                is_ours=embedded,
+                call_far=source.far,
+            )
     if not embedded:
         outcomes += _unread(chosen, applied)
     return VerifyReport(
@@ -177,13 +195,20 @@ class AppliedFiles:
         files: dict[InstanceId, Files] = {}
         missing: dict[InstanceId, str] = {}
         altered: dict[InstanceId, str] = {}
-        for instance, live in state.live.items():
-            try:
-                files[instance] = _read(workspace, state, instance, live)
-            except MtlsctlError as error:
-                missing[instance] = error.message
-                if error.code != _NOT_HERE:
-                    altered[instance] = error.message
+        hosts = {one.host: workspace.transport_to(state.hosts[one.host]) for one in state.live}
+
+        def read(host: str, transport: Transport) -> None:
+            for instance, live in state.live.items():
+                if instance.host != host:
+                    continue
+                try:
+                    files[instance] = _read(workspace, state, instance, live, transport)
+                except MtlsctlError as error:
+                    missing[instance] = error.message
+                    if not error.code.startswith(_OUT_OF_REACH):
+                        altered[instance] = error.message
+
+        at_each(hosts, read)
         return cls(files=files, missing=missing, altered=altered)
 
     def of(self, instance: InstanceId) -> Files | NotProbed:
@@ -192,21 +217,21 @@ class AppliedFiles:
         return NotProbed(reason=self.missing.get(instance, f"{instance} is not applied yet"))
 
     def has_no_key(self, instance: InstanceId) -> bool:
-        """Whether its files are there and its owner keeps the key."""
-        return instance in self.files and KEY_FILE not in self.files[instance]
+        """Whether its files are there and the key is with its owner, or never leaves its host."""
+        return instance in self.files and not self._shows_key(self.files[instance])
+
+    def _shows_key(self, files: Files) -> bool:
+        return KEY_FILE in files and files[KEY_FILE].content is not None
 
     def door_of(self, instance: InstanceId) -> Files | NotProbed:
         """What a server is brought up from."""
         if self.has_no_key(instance):
-            return NotProbed(reason=f"the key of {instance} is with its owner, so no server of ours can show it")
+            keeper = "its host" if KEY_FILE in self.files[instance] else "its owner"
+            return NotProbed(reason=f"the key of {instance} is with {keeper}, so no server of ours can show it")
         return self.of(instance)
 
 
-def _read(workspace: Workspace, state: State, instance: InstanceId, live: Live) -> Files:
-    host = state.hosts[instance.host]
-    if not isinstance(host, DirectoryHost):
-        raise DeliveryError(f"the keys of {instance} are on its host", code="M4001")
-    transport = workspace.transport_to(host)
+def _read(workspace: Workspace, state: State, instance: InstanceId, live: Live, transport: Transport) -> Files:
     runtime = workspace.runtimes[live.recipe.runtime]
     pointer = transport.read_pointer(pointer_path(runtime, live.recipe.process))
     if (pointer_sha256(pointer) if pointer else None) != state.pointers.get(live.recipe.process):
@@ -309,8 +334,12 @@ def _sign_probes(
     if not wanted:
         return {}
     now = workspace.clock()
-    keys = {one: generate_key(PROBE_KEY) for one in wanted}
     profiles = {one: state.credentials[state.live[one[1]].recipe.credential].profile for one in wanted}
+    alone = [one for one, profile in profiles.items() if profile.authority.is_leaf]
+    reason = "its leaf signs itself with a key that never leaves its host: mtlsctl verify --from host"
+    unsigned: Crafted = {one: NotProbed(reason=reason) for one in alone}
+    profiles = {one: profile for one, profile in profiles.items() if one not in unsigned}
+    keys = {one: generate_key(PROBE_KEY) for one in profiles}
     issuers = issuers_of(writer, {profile.authority for profile in profiles.values()})
     signers = signing_keys(writer, issuers)
     drafts = {
@@ -323,7 +352,46 @@ def _sign_probes(
     writer.record_signing(intents)
     signed = {one: sign_probe(draft, signers[profiles[one].authority]) for one, draft in linted.items()}
     writer.record_probe_signed(intents)
-    return {one: Identity(chain=to_pem([der]), key=private_pem(keys[one])) for one, der in signed.items()}
+    return unsigned | {one: Identity(chain=to_pem([der]), key=private_pem(keys[one])) for one, der in signed.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Far:
+    """Calls that are made on the caller's own host, one at a time for each."""
+
+    workspace: Workspace
+    state: State
+    locks: dict[str, Lock] = field(default_factory=lambda: defaultdict(Lock))
+
+    def makes(self, probe: Probe) -> bool:
+        """Whether it is a call of a service behind SSH with the key that was delivered to it or born there."""
+        if probe.presented is not Presented.DELIVERED or probe.caller is None or probe.caller not in self.state.live:
+            return False
+        return isinstance(self.state.hosts[probe.caller.host], SshHost)
+
+    def call(self, probe: Probe, anchors: str | bytes) -> Seen | NotProbed:
+        caller = probe.caller
+        assert caller is not None  # noqa: S101  `makes` was asked
+        transport = self.workspace.transport_to(self.state.hosts[caller.host])
+        assert isinstance(transport, RemoteTransport)  # noqa: S101  its host is behind SSH
+        try:
+            with self.locks[caller.host]:
+                done = transport.call(
+                    caller.service,
+                    self.state.live[caller].receipt.release,
+                    anchors=anchors,
+                    address=probe.endpoint.address,
+                    port=probe.endpoint.port,
+                    server_name=probe.server_name,
+                    protocol=probe.protocol,
+                )
+        except DeliveryError as error:
+            return NotProbed(reason=error.message)
+        return seen_from(*done)
+
+
+def _made_here(probes: Sequence[Probe], far: _Far | None) -> tuple[Probe, ...]:
+    return tuple(one for one in probes if far is None or not far.makes(one))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -335,7 +403,21 @@ class _Identities:
     applied: AppliedFiles
     crafted: Mapping[tuple[Presented, InstanceId], Identity | NotProbed]
     embedded: bool
+    caller: _Far | None
     lock: Lock = field(default_factory=Lock)
+
+    def far(self, probe: Probe) -> Seen | NotProbed | None:
+        if self.caller is None or not self.caller.makes(probe):
+            return None
+        anchors = self._far_anchors(probe)
+        return anchors if isinstance(anchors, NotProbed) else self.caller.call(probe, anchors)
+
+    def _far_anchors(self, probe: Probe) -> str | bytes | NotProbed:
+        """A declared caller believes what lies in its own release, any other what makes a refusal sure to be one."""
+        assert probe.caller is not None  # noqa: S101  it makes the call
+        if probe.expected is Expectation.ALLOWED and self._calls(probe.caller, probe):
+            return servers_file(probe.listener)
+        return self.anchors(probe)
 
     def identity(self, probe: Probe) -> Identity | NotProbed | None:
         if probe.caller is None:

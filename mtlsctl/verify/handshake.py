@@ -173,6 +173,14 @@ def _read_answer(secured: ssl.SSLSocket, answer: bytearray, deadline: float) -> 
 
 def _judge_answer(answer: bytes, trouble: OSError | None, served_sha256: str) -> Seen:
     alert = alert_name(trouble)
+    if answer or alert is not None:
+        return judge_answer(answer, alert, served_sha256)
+    seen = Seen(ending=Ending.CLOSED) if trouble is None else _seen_error(trouble)
+    return Seen(ending=seen.ending, detail=seen.detail, served_sha256=served_sha256)
+
+
+def judge_answer(answer: bytes, alert: str | None, served_sha256: str | None = None) -> Seen:
+    """What was read, an alert after it, or both: one of the two is there."""
     status = STATUS_LINE.match(answer)
     number = int(status[1]) if status else None
     if answer and alert is not None:
@@ -182,8 +190,7 @@ def _judge_answer(answer: bytes, trouble: OSError | None, served_sha256: str) ->
         return Seen(ending=Ending.ANSWERED, http_status=number, refusal_page=is_page, served_sha256=served_sha256)
     if answer:
         return Seen(ending=Ending.SPOKE, served_sha256=served_sha256)
-    seen = Seen(ending=Ending.CLOSED) if trouble is None else _seen_error(trouble)
-    return Seen(ending=seen.ending, detail=seen.detail, served_sha256=served_sha256)
+    return Seen(ending=Ending.ALERT, detail=alert or "", served_sha256=served_sha256)
 
 
 def _seen_error(error: OSError) -> Seen:  # noqa: PLR0911  one line for each ending

@@ -57,6 +57,7 @@ class _Run:
     connect: Callable[[Endpoint], tuple[str, int]]
     timeout_seconds: float
     is_ours: bool = False
+    call_far: Callable[[Probe], Seen | NotProbed | None] = lambda _: None
     proven: set[Door] = field(default_factory=set)
     closed: set[ClosedDoor] = field(default_factory=set)
     """Doors at which nobody is to be let in, and that showed no certificate to a greeting."""
@@ -84,6 +85,9 @@ class _Run:
         return compare_first_flight(served, *self.connect(probe.endpoint), timeout_seconds=self.timeout_seconds)
 
     def _call(self, probe: Probe) -> Seen | NotProbed:
+        far = self.call_far(probe)
+        if far is not None:
+            return far
         context = self._context(probe)
         if isinstance(context, NotProbed):
             return context
@@ -166,12 +170,14 @@ def run_probes(
     workers: int = 8,
     timeout_seconds: float = 5.0,
     is_ours: bool = False,
+    call_far: Callable[[Probe], Seen | NotProbed | None] = lambda _: None,
 ) -> tuple[Outcome, ...]:
     """Make every probe and say what each showed, in the order given; declared calls are made before all others.
 
-    `is_ours`: the servers are embedded ones, of which nothing but the applied files can be wrong.
+    `is_ours`: the servers are embedded ones, of which nothing but the applied files can be wrong. `call_far` makes the
+    call on the caller's own host where that is to be so, and gives None for one that is made here.
     """
-    run = _Run(identities, connect, timeout_seconds, is_ours)
+    run = _Run(identities, connect, timeout_seconds, is_ours, call_far)
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="probe") as pool:
         seen = dict(_try_all(pool, run, _with(probes, Expectation.ALLOWED)))
         for at, what in seen.items():

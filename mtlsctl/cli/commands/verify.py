@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mtlsctl.cli.options import Settings, command
+from mtlsctl.errors import UsageError
 
 if TYPE_CHECKING:
     from mtlsctl.cli.terminal import Terminal
@@ -34,6 +35,9 @@ def verify(
         list[str] | None, typer.Option("--edge", metavar="'A->B'", help="Only this call; may be given again.")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Leave out the certificates made to be refused.")] = False,
+    origin: Annotated[
+        str, typer.Option("--from", metavar="host|controller", help="Where callers behind SSH call from.")
+    ] = "host",
     full: Annotated[bool, typer.Option("--full", help="List every finding.")] = False,
 ) -> int:
     """Prove by real handshakes that declared callers get in and everyone else is refused."""
@@ -45,7 +49,7 @@ def verify(
     terminal = settings.terminal
     workspace = open_workspace(settings)
     began = time.monotonic()
-    report = run(workspace, embedded=embedded, quick=quick, edges=tuple(edge or ()))
+    report = run(workspace, embedded=embedded, quick=quick, edges=tuple(edge or ()), from_hosts=_is_from_hosts(origin))
     screen = VerifyScreen(
         outcomes=report.outcomes,
         embedded=report.embedded,
@@ -58,6 +62,12 @@ def verify(
     terminal.detail(2, lambda: _probes(screen))
     terminal.result(_printed(settings, terminal, screen))
     return screen.exit_code
+
+
+def _is_from_hosts(origin: str) -> bool:
+    if origin not in ("host", "controller"):
+        raise UsageError(f"--from {origin} is neither host nor controller", code="M9101")
+    return origin == "host"
 
 
 def _probes(screen: VerifyScreen) -> str:
