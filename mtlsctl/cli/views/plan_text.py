@@ -22,7 +22,7 @@ from mtlsctl.model.topology import ANY_MEMBER, ANYBODY, TrustModel
 from mtlsctl.operations.saved_plan import summary_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from mtlsctl.cli.views.page import Page
     from mtlsctl.model.plan import (
@@ -205,8 +205,11 @@ def access_rows(changes: Sequence[AccessChange], page: Page) -> list[tuple[Op, s
     return [_door_row(those) for _, those in sorted(doors.items())]
 
 
+_UNNAMED = {ANYBODY: "anybody", ANY_MEMBER: "every member of the shared CA"}
+
+
 def caller_of(name: str) -> str:
-    return {ANYBODY: "anybody", ANY_MEMBER: "every member of the shared CA"}.get(name, name)
+    return _UNNAMED.get(name, name)
 
 
 def _door_of(change: AccessChange) -> str:
@@ -237,6 +240,7 @@ def _access(changes: Sequence[AccessChange], page: Page) -> list[str]:
     callers = max((len(row[1]) for row in rows), default=0)
     grouped = callers > _NARROW
     doors = max((len(row[2]) for row in rows), default=0)
+    width = max((len(_ACCESS[row[0]][2]) for row in rows), default=0)
     lines: list[str] = []
     for op, who, door, source in rows:
         name, tone, words = _ACCESS[op]
@@ -246,13 +250,9 @@ def _access(changes: Sequence[AccessChange], page: Page) -> list[str]:
             text = f"{who} {words} {door}"
             lines += _access_in_sentences(text, mark, source, page)
         else:
-            body = f"{who.ljust(callers)}  {words.ljust(_words_width(rows))}  {door.ljust(doors)}"
+            body = f"{who.ljust(callers)}  {words.ljust(width)}  {door.ljust(doors)}"
             lines += _with_source(f"  {mark} {body}", 4 + len(body), source, page)
     return lines
-
-
-def _words_width(rows: Iterable[tuple[Op, str, str, str]]) -> int:
-    return max(len(_ACCESS[row[0]][2]) for row in rows)
 
 
 def _access_in_sentences(text: str, mark: str, source: str, page: Page) -> list[str]:
