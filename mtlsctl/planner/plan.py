@@ -172,7 +172,7 @@ def _chart(
     checked = names_still_checked(inventory, state)
     authorities = _decide_authorities(inventory, state, checked, now, renew=renew)
     credentials = _decide_credentials(inventory, state, calls, checked, authorities, now, renew=renew)
-    desired = desired_recipes(inventory, runtimes, authorities, credentials, calls)
+    desired = desired_recipes(inventory, runtimes, authorities, credentials)
     live = _live_recipes(state)
     steps: tuple[Step, ...] = ()
     if live != desired:
@@ -184,9 +184,12 @@ def _chart(
 
 
 def _with_restarts(
-    steps: Iterable[Step], live: Mapping[InstanceId, Recipe], runtimes: Mapping[str, Runtime]
+    steps: tuple[Step, ...], live: Mapping[InstanceId, Recipe], runtimes: Mapping[str, Runtime]
 ) -> tuple[Step, ...]:
     """The same steps, each with whether the running process has to be restarted for it."""
+    restarted = {name for name, runtime in runtimes.items() if runtime.reload is Reload.RESTART}
+    if restarted.isdisjoint([step.recipe.runtime for step in steps if step.recipe is not None]):
+        return steps
     before: dict[InstanceId, Recipe] = dict(live)
     found = []
     for step in steps:
@@ -263,7 +266,7 @@ def _decide_credentials(
 
 
 def _names(service: Service) -> tuple[str, ...]:
-    return tuple(name.value for name in service.names)
+    return tuple([name.value for name in service.names])
 
 
 def _transitional(service: Service, checked: Mapping[str, set[str]]) -> tuple[str, ...]:
@@ -340,7 +343,9 @@ def _widest(inventory: Inventory, course: _Course) -> dict[str, Recipe]:
     widest = {service.name: course.desired[service.instances[0]] for service in inventory.services.values()}
     for step in course.steps:
         recipe, known = step.recipe, widest.get(step.id.instance.service)
-        if recipe is not None and known is not None and _anchors(recipe) > _anchors(known):
+        if recipe is known or recipe is None or known is None:
+            continue
+        if _anchors(recipe) > _anchors(known):
             widest[step.id.instance.service] = recipe
     return widest
 
@@ -403,15 +408,15 @@ def _requests(plan: Plan, inventory: Inventory) -> Iterator[KeyRequest]:
 
 
 def _next_due(course: _Course, inventory: Inventory) -> Due | None:
-    leaves = (
-        Due(subject=str(instance), at=one.not_after - inventory.services[instance.service].certificate.renew_before)
-        for instance, one in course.credentials.items()
-    )
-    authorities = (
-        Due(subject=str(one.id), at=one.not_after - inventory.authority_policy(owner).renew_before)
-        for owner, one in course.authorities.items()
-    )
-    return min((*leaves, *authorities), key=lambda due: (due.at, due.subject), default=None)
+    ends: dict[datetime, list[InstanceId | AuthorityId]] = defaultdict(list)
+    for instance, leaf in course.credentials.items():
+        ends[leaf.not_after - inventory.services[instance.service].certificate.renew_before].append(instance)
+    for owner, authority in course.authorities.items():
+        ends[authority.not_after - inventory.authority_policy(owner).renew_before].append(authority.id)
+    if not ends:
+        return None
+    first = min(ends)
+    return Due(subject=min(map(str, ends[first])), at=first)
 
 
 def _fingerprint(plan: Plan) -> str:
