@@ -56,8 +56,7 @@ def _declared_calls(inventory: Inventory) -> Iterator[AccessChange]:
     for service in inventory.services.values():
         for listener in service.listeners:
             door, port = ListenerId(service.name, listener.name), listener.port
-            for caller in listener.callers:
-                yield AccessChange(Op.ADD, Edge(caller.service, door), port, caller.span)
+            yield from [AccessChange(Op.ADD, Edge(one.service, door), port, one.span) for one in listener.callers]
 
 
 def _outside_changes(inventory: Inventory, live: Mapping[InstanceId, Recipe]) -> Iterator[AccessChange]:
@@ -336,7 +335,7 @@ def _door(served: ServedListener) -> str:
 
 def _ports(served: ServedListener) -> str:
     return "+".join(
-        f"{socket.address}:{socket.port}" if socket.address else str(socket.port) for socket in served.sockets
+        [f"{socket.address}:{socket.port}" if socket.address else str(socket.port) for socket in served.sockets]
     )
 
 

@@ -328,7 +328,7 @@ def _findings(scene: Scene, state: State, course: _Course) -> Iterator[Diagnosti
     for service in inventory.services.values():
         callees = (called.name for called, _ in course.calls.get(service.name, ()))
         yield from enforcement_refusals(service, runtimes[service.runtime], callees, models)
-    for name, recipe in _widest(inventory, course).items():
+    for name, recipe in _widest(course).items():
         yield from budget_findings(state.estate, recipe, inventory.services[name].span, scene.facts)
     if scene.is_concerned:
         yield from outside_findings(scene)
@@ -338,15 +338,17 @@ def _findings(scene: Scene, state: State, course: _Course) -> Iterator[Diagnosti
     yield from port_refusals(inventory, live, course.steps)
 
 
-def _widest(inventory: Inventory, course: _Course) -> dict[str, Recipe]:
+def _widest(course: _Course) -> dict[str, Recipe]:
     """By service the recipe that trusts most: on the way there a door trusts old and new callers."""
-    widest = {service.name: course.desired[service.instances[0]] for service in inventory.services.values()}
+    widest: dict[str, Recipe] = {}
+    for instance, recipe in course.desired.items():
+        widest.setdefault(instance.service, recipe)
     for step in course.steps:
-        recipe, known = step.recipe, widest.get(step.id.instance.service)
-        if recipe is known or recipe is None or known is None:
+        wider, known = step.recipe, widest.get(step.id.instance.service)
+        if wider is known or wider is None or known is None:
             continue
-        if _anchors(recipe) > _anchors(known):
-            widest[step.id.instance.service] = recipe
+        if _anchors(wider) > _anchors(known):
+            widest[step.id.instance.service] = wider
     return widest
 
 

@@ -222,7 +222,7 @@ def _door_row(changes: Sequence[AccessChange]) -> tuple[Op, str, str, str]:
     by_caller = {one.caller: one for one in changes}
     callers = sorted(by_caller)
     first = by_caller[callers[0]]
-    return first.op, ", ".join(map(caller_of, callers)), _door_of(first), _source_of(first)
+    return first.op, ", ".join([_UNNAMED.get(caller, caller) for caller in callers]), _door_of(first), _source_of(first)
 
 
 def _ordered(changes: Sequence[AccessChange]) -> list[AccessChange]:
