@@ -106,7 +106,7 @@ def make_plan(
         risks=(
             *opening_risks(access),
             *done.risks,
-            *outside_risks(scene, _to_be_shown(course), state),
+            *(outside_risks(scene, _to_be_shown(course), state) if scene.is_concerned else ()),
             *placement_risks(inventory, live, course.desired),
             *restart_risks(inventory, course.steps),
             *owner_risks(inventory, state),
@@ -444,9 +444,9 @@ def _fingerprint(plan: Plan) -> str:
 def _access_causes(changes: Iterable[AccessChange]) -> list[list[Any]]:
     """A row for each listener, with its callers."""
     doors: dict[tuple[Any, ...], list[str]] = defaultdict(list)
-    for one in changes:
-        if one.outside is None:
-            doors[one.edge.listener, one.port, one.op].append(one.edge.caller)
+    for op, (caller, listener), port, _, _, beyond in changes:
+        if beyond is None:
+            doors[listener, port, op].append(caller)
     return [[*door, sorted(callers)] for door, callers in doors.items()]
 
 

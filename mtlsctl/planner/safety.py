@@ -305,7 +305,7 @@ def opening_risks(access: Iterable[AccessChange]) -> tuple[Risk, ...]:
             span=change.span,
         )
         for change in access
-        if change.op is Op.ADD and change.edge.caller == ANYBODY
+        if change.edge.caller == ANYBODY and change.op is Op.ADD
     )
 
 

@@ -23,6 +23,7 @@ from mtlsctl.operations.saved_plan import summary_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import timedelta
 
     from mtlsctl.cli.views.page import Page
     from mtlsctl.model.plan import (
@@ -324,9 +325,9 @@ def certificate_lines(plan: Plan, page: Page, *, due: bool) -> Rows:
 
 
 def _authority_rows(changes: Sequence[AuthorityChange], page: Page) -> list[tuple[str, Tone, str, str, str, str]]:
-    groups: dict[tuple[Op, int, str, tuple[Reason, ...]], list[AuthorityChange]] = defaultdict(list)
+    groups: dict[tuple[Op, int, timedelta | None, tuple[Reason, ...]], list[AuthorityChange]] = defaultdict(list)
     for one in changes:
-        lifetime = length_of(one.profile.lifetime) if one.profile else ""
+        lifetime = one.profile.lifetime if one.profile else None
         groups[one.op, one.id.generation, lifetime, one.reasons].append(one)
     rows = []
     for (op, generation, lifetime, reasons), those in groups.items():
@@ -335,7 +336,7 @@ def _authority_rows(changes: Sequence[AuthorityChange], page: Page) -> list[tupl
         room = max(30, page.width - 46)
         what = f"{names[0]} CA" if len(names) == 1 else f"CAs of {listed(names, width=room)}"
         why = ", ".join(reason.value for reason in reasons) or ("key destroyed" if op is Op.REMOVE else "")
-        rows.append((page.symbol(name), tone, what, lifetime, f"g{generation}", why))
+        rows.append((page.symbol(name), tone, what, length_of(lifetime) if lifetime else "", f"g{generation}", why))
     return rows
 
 
