@@ -39,7 +39,7 @@ class Beyond:
 
 def read_outsiders(beyond: Beyond, callers: Seq | None) -> tuple[Outsider, ...]:
     """The callers of one listener that are mappings; whatever is wrong with one is reported."""
-    if callers is None or not any(isinstance(one, Map) for one in callers):
+    if callers is None or Map not in map(type, callers):
         return ()
     found: list[Outsider] = []
     first: dict[str, Place] = {

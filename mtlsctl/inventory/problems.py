@@ -60,10 +60,10 @@ class Sources:
         first = end = -1
         for text, at in words:
             if not first <= at < end:
-                found.append(self.span(at, text))
+                self._seek_line(at)
                 file, line, first, end = self._names[self._index], self._line, self._line_start, self._line_end
                 source, start = self._texts[self._index], self._starts[self._index]
-            elif source[at - start] in _QUOTES or not 0 < len(text) < end - at:
+            if not 0 < len(text) < end - at or source[at - start] in _QUOTES:
                 found.append(self.span(at, text))
             else:
                 column = at - first + 1

@@ -73,7 +73,7 @@ class Neighbours:
         self._doubtful = set() if services is None else set(services.lost)
         self.mute = frozenset(name for name, node in _maps(services) if self._cannot_call(node))
         self.dubious_hosts = frozenset(filter(grammar.taken_for, self.hosts))
-        self.dubious_services = frozenset(filter(grammar.taken_for, self.services))
+        self.surely_callers = self.services - self.mute - frozenset(filter(grammar.taken_for, self.services))
 
     def _cannot_call(self, node: Map) -> bool:
         name = node.get("runtime")
@@ -262,7 +262,7 @@ def _names(subject: _Subject, estate: str) -> tuple[DnsId, ...]:
             if (name := words.parsed(text, at, grammar.dns_name, is_name=True)) is not None
         ]
     )
-    unique = tuple(dict.fromkeys(found))
+    unique = tuple(dict.fromkeys(found) if len(found) > 1 else found)
     if items is not None and len(unique) < len(found):
         at = subject.node.keys_at["names"]
         words.problems.add(codes.REPEATED, "a name stands twice: upper and lower case are the same", at, "names")
@@ -432,11 +432,10 @@ def _callers(subject: _Subject, node: Map, door_at: Place, mode: ClientCertifica
             _check_without_callers(subject, node, door_at, mode)
         return ()
     words, neighbours = subject.words, subject.neighbours
-    suspects = neighbours.mute | neighbours.dubious_services | {subject.name}
     known = [
         (name, at)
         for name, at in words.unrepeated(items, "caller")
-        if (name in neighbours.services and name not in suspects) or _is_caller(subject, name, at)
+        if (name in neighbours.surely_callers and name != subject.name) or _is_caller(subject, name, at)
     ]
     spans = words.problems.sources.spans(known)
     return tuple([Caller(service=name, span=span) for (name, _), span in zip(known, spans, strict=True)])

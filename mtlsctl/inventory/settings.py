@@ -34,9 +34,21 @@ def read_settings(
     words: Words, node: Map | None, runtime: Runtime, service: str, at: Place, callees_of: CalleesOf
 ) -> tuple[tuple[str, SettingValue], ...]:
     """The checked values, sorted by name; whatever is unknown, missing or of a wrong type is reported."""
+    values = [] if node is None else _read_values(words, node, runtime, service, callees_of)
+    for setting in runtime.settings:
+        if setting.required and (node is None or (setting.name not in node and setting.name not in node.lost)):
+            message = f"the runtime `{runtime.name}` needs the setting `{setting.name}`"
+            words.problems.add(codes.MISSING_SETTING, message, at, service)
+    return tuple(sorted(values))
+
+
+def _read_values(
+    words: Words, node: Map, runtime: Runtime, service: str, callees_of: CalleesOf
+) -> list[tuple[str, SettingValue]]:
+    """What is given, each checked alone, then what has to fit together."""
     known = {setting.name: setting for setting in runtime.settings}
     values: list[tuple[str, SettingValue]] = []
-    for name, value in () if node is None else node.items():
+    for name, value in node.items():
         if name not in known:
             _report_unknown(words, name, node, runtime, known)
             continue
@@ -46,17 +58,13 @@ def read_settings(
         words, node, [(name, value) for name, value in values if known[name].type is SettingType.FILE_NAME]
     )
     _check_conditions(words, node, runtime, dict(values))
-    for setting in runtime.settings:
-        if setting.required and (node is None or (setting.name not in node and setting.name not in node.lost)):
-            message = f"the runtime `{runtime.name}` needs the setting `{setting.name}`"
-            words.problems.add(codes.MISSING_SETTING, message, at, service)
-    return tuple(sorted(values))
+    return values
 
 
-def _check_conditions(words: Words, node: Map | None, runtime: Runtime, values: Mapping[str, SettingValue]) -> None:
+def _check_conditions(words: Words, node: Map, runtime: Runtime, values: Mapping[str, SettingValue]) -> None:
     """Values that are right alone and that the runtime cannot have together."""
     for condition in runtime.conditions:
-        if node is None or values.get(condition.setting) != condition.value:
+        if values.get(condition.setting) != condition.value:
             continue
         for name, fitting in condition.needs:
             if name in values and values[name] not in fitting:
@@ -66,9 +74,7 @@ def _check_conditions(words: Words, node: Map | None, runtime: Runtime, values: 
                 words.problems.add(codes.SETTINGS_DIFFER, message, at, condition.value, help=advice)
 
 
-def _report_unknown(words: Words, name: str, node: Map | None, runtime: Runtime, known: dict[str, Setting]) -> None:
-    if node is None:
-        return
+def _report_unknown(words: Words, name: str, node: Map, runtime: Runtime, known: dict[str, Setting]) -> None:
     has = f"it has {', '.join(known)}" if known else "it has no settings"
     if refuse_unquoted_key(name, node.keys_at[name], has, words.problems):
         return
@@ -80,10 +86,8 @@ def _report_unknown(words: Words, name: str, node: Map | None, runtime: Runtime,
 
 
 def _value(
-    words: Words, setting: Setting, value: Node, node: Map | None, service: str, callees_of: CalleesOf
+    words: Words, setting: Setting, value: Node, node: Map, service: str, callees_of: CalleesOf
 ) -> SettingValue | None:
-    if node is None:
-        return None
     at, name = node.values_at[setting.name], setting.name
     if setting.type is SettingType.CALLEE_PORTS:
         if isinstance(value, Map):
@@ -127,12 +131,12 @@ def _alias(text: str) -> str:
     return text
 
 
-def _refuse_one_name(words: Words, node: Map | None, names: list[tuple[str, SettingValue]]) -> None:
+def _refuse_one_name(words: Words, node: Map, names: list[tuple[str, SettingValue]]) -> None:
     """Two files of a release with one name; some file systems do not tell large letters from small."""
     first: dict[str, str] = {}
     for name, value in names:
         other = first.setdefault(str(value).lower(), name)
-        if other != name and node is not None:
+        if other != name:
             message = f"the settings `{other}` and `{name}` give two files one name"
             words.problems.add(codes.SETTING_VALUE, message, node.values_at[name], str(value))
 

@@ -198,6 +198,9 @@ INVENTORY: Final = Record(
 )
 
 
+_TEXT: Final = frozenset({str})
+
+
 class Spot(NamedTuple):
     """What a node is called in messages, and the word that the caret underlines."""
 
@@ -221,6 +224,15 @@ def fit(node: Node, shape: Shape, spot: Spot, problems: Problems) -> bool:
             return True
         case WordOr():
             return fit(node, shape.mapping if isinstance(node, Map) else WORD, spot, problems)
+
+
+def _is_plainly_fit(node: Node, shape: Shape | None) -> bool:
+    """Whether it is what nearly all is: a word, or a list of words. What is not may still be fit."""
+    if node.__class__ is str:
+        return shape is WORD and node != ""
+    if not isinstance(shape, ListOf) or not isinstance(node, Seq):
+        return False
+    return isinstance(shape.each, Word | WordOr) and "" not in node and {*map(type, node)} <= _TEXT
 
 
 def _fit_list(node: Node, shape: ListOf, spot: Spot, problems: Problems) -> bool:
@@ -257,7 +269,7 @@ def _fit_record(node: Node, shape: Record, spot: Spot, problems: Problems) -> bo
     unfit: list[str] = []
     for key, value in node.items():
         inner = fields.get(key)
-        if inner is WORD and value.__class__ is str and value:
+        if _is_plainly_fit(value, inner):
             continue
         if inner is None:
             _refuse_key(key, shape, node, problems)

@@ -40,10 +40,13 @@ def warn(
 
 
 def _warn_of_idle(words: Words, services: Mapping[str, Service], external_servers: Iterable[ExternalServer]) -> None:
+    silent = [service for service in services.values() if not service.listeners]
+    if not silent:
+        return
     calling = {caller.service for one in services.values() for door in one.listeners for caller in door.callers}
     calling.update(caller.service for one in external_servers for caller in one.callers)
-    for service in services.values():
-        if not service.listeners and service.name not in calling:
+    for service in silent:
+        if service.name not in calling:
             message = f"`{service.name}` neither listens nor calls"
             words.problems.put(codes.IDLE_SERVICE, message, service.span, severity=Severity.WARNING)
 

@@ -273,7 +273,6 @@ class _Builder:
 
     def build(self, parser: Any) -> Map | None:
         steps: dict[type, Callable[[Any], None]] = {
-            yaml.ScalarEvent: self._scalar,
             yaml.MappingStartEvent: self._mapping,
             yaml.SequenceStartEvent: self._sequence,
             yaml.MappingEndEvent: self._end,
@@ -281,10 +280,11 @@ class _Builder:
             yaml.AliasEvent: self._alias,
             yaml.DocumentStartEvent: self._document,
         }
-        next_event = parser.get_event
+        next_event, scalar, word = parser.get_event, self._scalar, yaml.ScalarEvent
         while (event := next_event()).__class__ is not yaml.StreamEndEvent:
-            step = steps.get(event.__class__)
-            if step is not None:
+            if event.__class__ is word:  # Most are.
+                scalar(event)
+            elif (step := steps.get(event.__class__)) is not None:
                 step(event)
         for node, key, first in self._put_away:
             set_aside(node.get(first), node.pop(key, None))

@@ -11,7 +11,7 @@ LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 """The grammar of every name that we own: services, hosts, listeners, the estate."""
 
 LONGEST_DNS_NAME = 253
-_DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_DNS_NAME = re.compile(rf"{LABEL.pattern}(\.{LABEL.pattern})*")
 
 
 class InvalidIdentifier(ValueError):
@@ -28,7 +28,7 @@ class DnsId:
     def parse(cls, text: str) -> Self:
         """Normalise to lower case; raises InvalidIdentifier with what a DNS name looks like."""
         value = text.lower()
-        if len(value) > LONGEST_DNS_NAME or not all(_DNS_LABEL.fullmatch(label) for label in value.split(".")):
+        if len(value) > LONGEST_DNS_NAME or _DNS_NAME.fullmatch(value) is None:
             msg = "a DNS name is labels of letters, digits and hyphens joined by dots, at most 253 characters"
             raise InvalidIdentifier(msg)
         if value.rpartition(".")[2].isdigit():

@@ -329,11 +329,11 @@ class Service:
     span: Span | None = field(default=None, compare=False)
 
     def request_for(self, host: str) -> CertificateRequest | None:
-        return next((request for name, request in self.requests if name == host), None)
+        return dict(self.requests).get(host)
 
     @property
     def instances(self) -> tuple[InstanceId, ...]:
-        return tuple(InstanceId(self.name, host) for host in self.hosts)
+        return tuple([InstanceId(self.name, host) for host in self.hosts])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -98,7 +98,7 @@ class PeerPolicy:
     def takes_members(self) -> bool:
         """Whether every service that the shared CA vouches for is let in."""
         if self.members is None:
-            return any(map(_is_shared, self.anchors))
+            return SHARED in [one.service for one in self.anchors if isinstance(one, AuthorityId)]
         return any(one.name == EVERYBODY and _is_shared(one.anchor) for one in self.members)
 
     @property

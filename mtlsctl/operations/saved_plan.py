@@ -105,15 +105,15 @@ def plan_document(plan: Plan, state: State | None = None, *, speculative: bool =
 
 def summary_of(plan: Plan) -> dict[str, int]:
     """`issue`, `renew`, `replace`, `remove` count certificates, `authorities` new CAs, the rest what is touched."""
-    certificates = plan.certificate_changes
+    certificates, access = plan.certificate_changes, [one.op for one in plan.access]
     return {
         "issue": sum(one.op is Op.ADD for one in certificates),
         "renew": sum(one.op is Op.CHANGE and one.due for one in certificates),
         "replace": sum(one.op is Op.CHANGE and not one.due for one in certificates),
         "remove": sum(one.op is Op.REMOVE for one in certificates),
         "authorities": len(plan.authorities),
-        "grants_added": sum(one.op is Op.ADD for one in plan.access),
-        "grants_removed": sum(one.op is Op.REMOVE for one in plan.access),
+        "grants_added": access.count(Op.ADD),
+        "grants_removed": access.count(Op.REMOVE),
         "hosts_moved": len(plan.moves),
         "hosts_abandoned": len(plan.abandonments),
         "hosts_touched": len({step.process.host for step in plan.steps}),

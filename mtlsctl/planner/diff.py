@@ -19,7 +19,7 @@ from mtlsctl.model.topology import (
 from mtlsctl.model.trust import EVERYBODY, OutsideAnchor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from mtlsctl.model.diagnostic import Span
     from mtlsctl.model.release import Callee, Recipe, ServedListener
@@ -38,43 +38,43 @@ def access_changes(inventory: Inventory, live: Mapping[InstanceId, Recipe]) -> t
     vouches for a call by ANY_MEMBER.
     """
     somewhere, nowhere = _live_edges(live)
-    ports = {
-        ListenerId(service.name, listener.name): listener.port
-        for service in inventory.services.values()
-        for listener in service.listeners
-    }
-    declared = dict(inventory.edges()) | dict(_open_doors(inventory))
-    added = [
-        AccessChange(Op.ADD, edge, ports[edge.listener], span)
-        for edge, span in declared.items()
-        if edge not in somewhere or edge in nowhere
-    ]
-    removed = [
-        AccessChange(Op.REMOVE, edge, port, *_end_of(edge, inventory))
-        for edge, port in sorted(somewhere.items())
-        if edge not in declared
-    ]
-    return (*added, *removed, *_outside_changes(inventory, live, ports))
+    added = [*_declared_calls(inventory), *_open_doors(inventory)]
+    removed: list[AccessChange] = []
+    if somewhere:
+        declared = {one.edge for one in added}
+        added = [one for one in added if one.edge not in somewhere or one.edge in nowhere]
+        removed = [
+            AccessChange(Op.REMOVE, edge, port, *_end_of(edge, inventory))
+            for edge, port in sorted(somewhere.items())
+            if edge not in declared
+        ]
+    return (*added, *removed, *_outside_changes(inventory, live))
 
 
-def _outside_changes(
-    inventory: Inventory, live: Mapping[InstanceId, Recipe], ports: Mapping[ListenerId, int]
-) -> Iterator[AccessChange]:
+def _declared_calls(inventory: Inventory) -> Iterator[AccessChange]:
+    """Every declared call within the estate, as the change that lets it in, in the order of the inventory."""
+    for service in inventory.services.values():
+        for listener in service.listeners:
+            door, port = ListenerId(service.name, listener.name), listener.port
+            yield from [AccessChange(Op.ADD, Edge(one.service, door), port, one.span) for one in listener.callers]
+
+
+def _outside_changes(inventory: Inventory, live: Mapping[InstanceId, Recipe]) -> Iterator[AccessChange]:
     """Callers from outside that are let in from now on, or no more, or by other certificates or identities."""
     somewhere, nowhere = _live_grants(live)
     declared = {
-        Edge(outsider.name, ListenerId(service.name, listener.name)): outsider
+        Edge(outsider.name, ListenerId(service.name, listener.name)): (listener.port, outsider)
         for service in inventory.services.values()
         for listener in service.listeners
         for outsider in listener.outsiders
     }
-    for edge, outsider in declared.items():
+    for edge, (port, outsider) in declared.items():
         grant, before = grant_of(outsider), somewhere.get(edge)
         if before is None:
-            yield AccessChange(Op.ADD, edge, ports[edge.listener], outsider.span, outside=grant)
+            yield AccessChange(Op.ADD, edge, port, outsider.span, outside=grant)
         elif before[1] != {grant} or edge in nowhere:
             reason = "by other certificates or identities"
-            yield AccessChange(Op.CHANGE, edge, ports[edge.listener], outsider.span, reason, grant)
+            yield AccessChange(Op.CHANGE, edge, port, outsider.span, reason, grant)
     for edge, (port, grants) in sorted(somewhere.items()):
         if edge not in declared:
             yield AccessChange(Op.REMOVE, edge, port, *_end_of(edge, inventory), max(grants, key=str))
@@ -110,13 +110,15 @@ def _granted(policy: PeerPolicy, name: str) -> OutsideGrant:
     return OutsideGrant(tuple(anchors), None if EVERYBODY in identities else tuple(sorted(identities)))
 
 
-def _open_doors(inventory: Inventory) -> Iterator[tuple[Edge, Span | None]]:
+def _open_doors(inventory: Inventory) -> Iterator[AccessChange]:
+    """The doors that let in whom nobody names, as the changes that open them."""
     for service in inventory.services.values():
         for listener in service.listeners:
-            if listener.client_certificate is not ClientCertificate.REQUIRED:
-                yield Edge(ANYBODY, ListenerId(service.name, listener.name)), listener.span
-            if _takes_members(listener, inventory):
-                yield Edge(ANY_MEMBER, ListenerId(service.name, listener.name)), listener.span
+            others = [ANYBODY] if listener.client_certificate is not ClientCertificate.REQUIRED else []
+            others += [ANY_MEMBER] if _takes_members(listener, inventory) else []
+            for one in others:
+                edge = Edge(one, ListenerId(service.name, listener.name))
+                yield AccessChange(Op.ADD, edge, listener.port, listener.span)
 
 
 def _takes_members(listener: Listener, inventory: Inventory) -> bool:
@@ -170,10 +172,11 @@ def service_changes(
     live: Mapping[InstanceId, Recipe], desired: Mapping[InstanceId, Recipe]
 ) -> tuple[ServiceChange, ...]:
     """What changes at each instance, certificates apart."""
+    first = {instance: recipe for instance, recipe in desired.items() if instance not in live}
+    names = _names_of_callees(first.values())
     added = [
-        ServiceChange(op=Op.ADD, instance=instance, details=tuple(_first_details(recipe)), due=False)
-        for instance, recipe in desired.items()
-        if instance not in live
+        ServiceChange(op=Op.ADD, instance=instance, details=tuple(_first_details(recipe, names)), due=False)
+        for instance, recipe in first.items()
     ]
     changed = [
         ServiceChange(op=Op.CHANGE, instance=instance, details=details, due=False)
@@ -191,7 +194,13 @@ def service_changes(
 HANDED_BACK = "chain and bundles are handed back: the key stays with its owner"
 
 
-def _first_details(recipe: Recipe) -> Iterator[str]:
+def _names_of_callees(recipes: Iterable[Recipe]) -> dict[ListenerId, str]:
+    """How people call each listener that these call; a listener has many callers, and one name."""
+    callees = {callee.listener: callee for recipe in recipes for callee in recipe.callees}
+    return {listener: str(callee) for listener, callee in callees.items()}
+
+
+def _first_details(recipe: Recipe, names: Mapping[ListenerId, str]) -> Iterator[str]:
     if not recipe.holds_key:
         yield HANDED_BACK
     for served in recipe.listeners:
@@ -203,12 +212,14 @@ def _first_details(recipe: Recipe) -> Iterator[str]:
         more += f", identity forwarded as {forward}" if forward else ""
         yield f"{_door(served)}: callers {callers}{more}"
     if recipe.callees:
-        yield "calls " + ", ".join(map(str, recipe.callees))
+        yield "calls " + ", ".join([names[callee.listener] for callee in recipe.callees])
 
 
-def _shown_callers(served: ServedListener) -> list[str]:
+def _shown_callers(served: ServedListener) -> Sequence[str]:
     """The callers, of outsiders by whom they are known."""
     outsiders = served.policy.outsiders
+    if not outsiders:
+        return served.callers
     return [
         f"{outside(caller)}{_shown_grant(_granted(served.policy, caller))}" if caller in outsiders else caller
         for caller in served.callers
@@ -324,7 +335,7 @@ def _door(served: ServedListener) -> str:
 
 def _ports(served: ServedListener) -> str:
     return "+".join(
-        f"{socket.address}:{socket.port}" if socket.address else str(socket.port) for socket in served.sockets
+        [f"{socket.address}:{socket.port}" if socket.address else str(socket.port) for socket in served.sockets]
     )
 
 

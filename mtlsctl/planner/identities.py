@@ -66,8 +66,9 @@ def calls_by_service(inventory: Inventory) -> dict[str, list[tuple[Service, List
     calls: dict[str, list[tuple[Service, Listener]]] = defaultdict(list)
     for _, service in sorted(inventory.services.items()):
         for listener in sorted(service.listeners, key=attrgetter("name")):
+            door = (service, listener)
             for caller in listener.callers:
-                calls[caller.service].append((service, listener))
+                calls[caller.service].append(door)
     return calls
 
 

@@ -136,7 +136,11 @@ def decide_credential(
 
     A leaf that was issued and never went live is as good as a live one while its key is on the host.
     """
-    reasons = tuple(_credential_reasons(wanted, newest, state, now, renew=renew))
+    reasons = (
+        (Reason.NEW_INSTANCE,)
+        if newest is None
+        else tuple(_credential_reasons(wanted, newest, state, now, renew=renew))
+    )
     if newest is not None and not reasons:
         return CredentialDecision(
             id=newest.id,
@@ -177,11 +181,8 @@ def _is_same_key(wanted: Wanted, newest: Credential | None) -> bool:
 
 
 def _credential_reasons(
-    wanted: Wanted, newest: Credential | None, state: State, now: datetime, *, renew: bool
+    wanted: Wanted, newest: Credential, state: State, now: datetime, *, renew: bool
 ) -> Iterator[Reason]:
-    if newest is None:
-        yield Reason.NEW_INSTANCE
-        return
     have = newest.profile
     if wanted.instance in state.keys_missing:
         yield Reason.KEY_MISSING

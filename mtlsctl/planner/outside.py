@@ -360,7 +360,7 @@ def outside_risks(scene: Scene, shown: Mapping[InstanceId, TrustAnchor], state: 
 
     `shown` are the anchors of the leaves that instances are to show.
     """
-    return (*_open_doors(scene), *_calls_outside(scene, shown, state)) if scene.is_concerned else ()
+    return (*_open_doors(scene), *_calls_outside(scene, shown, state))
 
 
 def _open_doors(scene: Scene) -> Iterator[Risk]:

@@ -106,7 +106,7 @@ def make_plan(
         risks=(
             *opening_risks(access),
             *done.risks,
-            *outside_risks(scene, _to_be_shown(course), state),
+            *(outside_risks(scene, _to_be_shown(course), state) if scene.is_concerned else ()),
             *placement_risks(inventory, live, course.desired),
             *restart_risks(inventory, course.steps),
             *owner_risks(inventory, state),
@@ -172,7 +172,7 @@ def _chart(
     checked = names_still_checked(inventory, state)
     authorities = _decide_authorities(inventory, state, checked, now, renew=renew)
     credentials = _decide_credentials(inventory, state, calls, checked, authorities, now, renew=renew)
-    desired = desired_recipes(inventory, runtimes, authorities, credentials, calls)
+    desired = desired_recipes(inventory, runtimes, authorities, credentials)
     live = _live_recipes(state)
     steps: tuple[Step, ...] = ()
     if live != desired:
@@ -184,9 +184,12 @@ def _chart(
 
 
 def _with_restarts(
-    steps: Iterable[Step], live: Mapping[InstanceId, Recipe], runtimes: Mapping[str, Runtime]
+    steps: tuple[Step, ...], live: Mapping[InstanceId, Recipe], runtimes: Mapping[str, Runtime]
 ) -> tuple[Step, ...]:
     """The same steps, each with whether the running process has to be restarted for it."""
+    restarted = {name for name, runtime in runtimes.items() if runtime.reload is Reload.RESTART}
+    if restarted.isdisjoint([step.recipe.runtime for step in steps if step.recipe is not None]):
+        return steps
     before: dict[InstanceId, Recipe] = dict(live)
     found = []
     for step in steps:
@@ -263,7 +266,7 @@ def _decide_credentials(
 
 
 def _names(service: Service) -> tuple[str, ...]:
-    return tuple(name.value for name in service.names)
+    return tuple([name.value for name in service.names])
 
 
 def _transitional(service: Service, checked: Mapping[str, set[str]]) -> tuple[str, ...]:
@@ -325,7 +328,7 @@ def _findings(scene: Scene, state: State, course: _Course) -> Iterator[Diagnosti
     for service in inventory.services.values():
         callees = (called.name for called, _ in course.calls.get(service.name, ()))
         yield from enforcement_refusals(service, runtimes[service.runtime], callees, models)
-    for name, recipe in _widest(inventory, course).items():
+    for name, recipe in _widest(course).items():
         yield from budget_findings(state.estate, recipe, inventory.services[name].span, scene.facts)
     if scene.is_concerned:
         yield from outside_findings(scene)
@@ -335,13 +338,17 @@ def _findings(scene: Scene, state: State, course: _Course) -> Iterator[Diagnosti
     yield from port_refusals(inventory, live, course.steps)
 
 
-def _widest(inventory: Inventory, course: _Course) -> dict[str, Recipe]:
+def _widest(course: _Course) -> dict[str, Recipe]:
     """By service the recipe that trusts most: on the way there a door trusts old and new callers."""
-    widest = {service.name: course.desired[service.instances[0]] for service in inventory.services.values()}
+    widest: dict[str, Recipe] = {}
+    for instance, recipe in course.desired.items():
+        widest.setdefault(instance.service, recipe)
     for step in course.steps:
-        recipe, known = step.recipe, widest.get(step.id.instance.service)
-        if recipe is not None and known is not None and _anchors(recipe) > _anchors(known):
-            widest[step.id.instance.service] = recipe
+        wider, known = step.recipe, widest.get(step.id.instance.service)
+        if wider is known or wider is None or known is None:
+            continue
+        if _anchors(wider) > _anchors(known):
+            widest[step.id.instance.service] = wider
     return widest
 
 
@@ -403,15 +410,15 @@ def _requests(plan: Plan, inventory: Inventory) -> Iterator[KeyRequest]:
 
 
 def _next_due(course: _Course, inventory: Inventory) -> Due | None:
-    leaves = (
-        Due(subject=str(instance), at=one.not_after - inventory.services[instance.service].certificate.renew_before)
-        for instance, one in course.credentials.items()
-    )
-    authorities = (
-        Due(subject=str(one.id), at=one.not_after - inventory.authority_policy(owner).renew_before)
-        for owner, one in course.authorities.items()
-    )
-    return min((*leaves, *authorities), key=lambda due: (due.at, due.subject), default=None)
+    ends: dict[datetime, list[InstanceId | AuthorityId]] = defaultdict(list)
+    for instance, leaf in course.credentials.items():
+        ends[leaf.not_after - inventory.services[instance.service].certificate.renew_before].append(instance)
+    for owner, authority in course.authorities.items():
+        ends[authority.not_after - inventory.authority_policy(owner).renew_before].append(authority.id)
+    if not ends:
+        return None
+    first = min(ends)
+    return Due(subject=min(map(str, ends[first])), at=first)
 
 
 def _fingerprint(plan: Plan) -> str:
@@ -437,9 +444,9 @@ def _fingerprint(plan: Plan) -> str:
 def _access_causes(changes: Iterable[AccessChange]) -> list[list[Any]]:
     """A row for each listener, with its callers."""
     doors: dict[tuple[Any, ...], list[str]] = defaultdict(list)
-    for one in changes:
-        if one.outside is None:
-            doors[one.edge.listener, one.port, one.op].append(one.edge.caller)
+    for op, (caller, listener), port, _, _, beyond in changes:
+        if beyond is None:
+            doors[listener, port, op].append(caller)
     return [[*door, sorted(callers)] for door, callers in doors.items()]
 
 

@@ -187,7 +187,7 @@ def budget_findings(
 ) -> Iterator[Diagnostic]:
     """CA names are sent to every caller: above 30,000 bytes a Java caller may fail, above 64,000 everyone does."""
     for served in recipe.listeners:
-        if len(served.policy.anchors) <= ALWAYS_FIT and not served.policy.outsiders:
+        if len(served.policy.anchors) <= ALWAYS_FIT and not (outside and served.policy.outsiders):
             continue
         total = sum(
             outside[anchor.sha256].name_bytes
@@ -305,7 +305,7 @@ def opening_risks(access: Iterable[AccessChange]) -> tuple[Risk, ...]:
             span=change.span,
         )
         for change in access
-        if change.op is Op.ADD and change.edge.caller == ANYBODY
+        if change.edge.caller == ANYBODY and change.op is Op.ADD
     )
 
 

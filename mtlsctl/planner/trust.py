@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from mtlsctl.model.credential import SHARED
@@ -18,7 +20,16 @@ from mtlsctl.model.topology import (
     ProcessId,
     TrustModel,
 )
-from mtlsctl.model.trust import EVERYBODY, NOBODY, Member, OutsideAnchor, PeerPolicy, policy_of, vouched_for
+from mtlsctl.model.trust import (
+    EVERYBODY,
+    NOBODY,
+    Member,
+    OutsideAnchor,
+    PeerPolicy,
+    TrustAnchor,
+    policy_of,
+    vouched_for,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,7 +37,6 @@ if TYPE_CHECKING:
     from mtlsctl.model.runtime import Runtime
     from mtlsctl.model.state import State
     from mtlsctl.model.topology import ExternalServer, Host, Inventory, Listener, Outsider, Service
-    from mtlsctl.model.trust import TrustAnchor
     from mtlsctl.planner.lifecycle import AuthorityDecision, CredentialDecision
 
 
@@ -78,9 +88,10 @@ def served_listener(listener: Listener, host: Host, anchors_of: Mapping[str, fro
 def callers_policy(listener: Listener, anchors_of: Mapping[str, frozenset[TrustAnchor]]) -> PeerPolicy:
     """The anchors of the callers; and who is let in under them by name, where one of them vouches for others too."""
     takes_members = listener.authorize is Authorize.ANY_MEMBER
-    anchors = frozenset([anchor for caller in listener.callers for anchor in anchors_of[caller.service]])
-    if not listener.outsiders and (takes_members or EVERYBODY not in map(vouched_for, anchors)):
-        return PeerPolicy(anchors=anchors)
+    anchors = frozenset[TrustAnchor]().union(*[anchors_of[caller.service] for caller in listener.callers])
+    alone = PeerPolicy(anchors=anchors)
+    if not listener.outsiders and (takes_members or not alone.takes_members):
+        return alone
     members = [
         Member(anchor, vouched_for(anchor) if takes_members else caller.service)
         for caller in listener.callers
@@ -123,13 +134,22 @@ def external_callee(server: ExternalServer) -> Callee:
     )
 
 
-def _external_callees(inventory: Inventory) -> dict[str, list[Callee]]:
-    """By service the servers outside the estate that it calls."""
-    found: dict[str, list[Callee]] = {}
+def _callees_by_service(
+    inventory: Inventory, anchors_of: Mapping[str, frozenset[TrustAnchor]]
+) -> Mapping[str, list[Callee]]:
+    """All that each service calls, in the order of the identifiers; the callers of a door have one callee in common."""
+    found: dict[str, list[Callee]] = defaultdict(list)
+    for _, service in sorted(inventory.services.items()):
+        for listener in sorted(service.listeners, key=attrgetter("name")):
+            callee = callee_of(service, listener, inventory.hosts, anchors_of[service.name])
+            for caller in listener.callers:
+                found[caller.service].append(callee)
     for server in inventory.external_servers:
         callee = external_callee(server)
         for caller in server.callers:
-            found.setdefault(caller.service, []).append(callee)
+            found[caller.service].append(callee)
+    for name in {caller.service for server in inventory.external_servers for caller in server.callers}:
+        found[name].sort(key=attrgetter("listener"))
     return found
 
 
@@ -138,26 +158,18 @@ def desired_recipes(
     runtimes: Mapping[str, Runtime],
     authorities: Mapping[str, AuthorityDecision],
     credentials: Mapping[InstanceId, CredentialDecision],
-    calls: Mapping[str, list[tuple[Service, Listener]]],
 ) -> dict[InstanceId, Recipe]:
     """What every declared instance is to hold when all waves are done."""
     anchors_of = anchors_by_service(inventory, authorities, credentials)
-    seen = {
-        (service.name, listener.name): callee_of(service, listener, inventory.hosts, anchors_of[service.name])
-        for service in inventory.services.values()
-        for listener in service.listeners
-    }
-    beyond = _external_callees(inventory)
+    callees_of = _callees_by_service(inventory, anchors_of)
     recipes: dict[InstanceId, Recipe] = {}
     for service in inventory.services.values():
         runtime = runtimes[service.runtime]
-        callees = [seen[called.name, door.name] for called, door in calls.get(service.name, ())]
-        if service.name in beyond:
-            callees = sorted([*callees, *beyond[service.name]], key=lambda callee: callee.listener)
+        callees = tuple(callees_of.get(service.name, ()))
         for instance in service.instances:
             host = inventory.hosts[instance.host]
             decision = credentials[instance]
-            listeners = (served_listener(listener, host, anchors_of) for listener in service.listeners)
+            listeners = [served_listener(listener, host, anchors_of) for listener in service.listeners]
             recipes[instance] = Recipe(
                 instance=instance,
                 process=process_of(instance, runtime),
@@ -166,8 +178,8 @@ def desired_recipes(
                 root=host.root,
                 credential=decision.id,
                 server_names=decision.presented_names,
-                listeners=tuple(sorted(listeners, key=lambda served: served.name)),
-                callees=tuple(callees),
+                listeners=tuple(sorted(listeners, key=attrgetter("name"))),
+                callees=callees,
                 settings=service.settings,
                 holds_key=runtime.needs_key or not service.requests,
             )

@@ -248,7 +248,7 @@ class _Barriers:
 
     def before(self, instance: InstanceId, wave: Wave) -> frozenset[StepId]:
         match wave:
-            case Wave.ACTIVATE:
+            case Wave.ACTIVATE if self._somebody_extends:
                 peers = self._extending_peers(instance)
                 return frozenset({*self._own(instance, Wave.EXTEND), *(StepId(peer, Wave.EXTEND) for peer in peers)})
             case Wave.WITHDRAW:
@@ -281,7 +281,7 @@ class _Barriers:
 
     def _extending_peers(self, instance: InstanceId) -> Iterable[InstanceId]:
         """Those that must accept what the instance is about to show, or serve what it is about to dial."""
-        if not self._somebody_extends or not self._is_noticed(instance):
+        if not self._is_noticed(instance):
             return ()
         return (peer for peer in self._peers(instance) if Wave.EXTEND in self._releases.get(peer, {}))
 

@@ -144,13 +144,15 @@ def wrapped(text: str, *, width: int, first: str, rest: str) -> list[str]:
     """A sentence in lines of at most `width` characters; a word that is longer stays whole."""
     if len(first) + len(text) <= width:
         return [(first + text).rstrip()]
-    lines, line = [], first
-    for word in text.split(" "):
-        if len(line) + len(word) > width and line.strip() and line not in (first, rest):
-            lines.append(line.rstrip())
-            line = rest
-        line += word + " "
-    return [*lines, line.rstrip()]
+    lines, begin, start = [], first, 0
+    while len(begin) + len(text) - start > width:
+        end = text.rfind(" ", start + 1, start + max(0, width - len(begin)) + 1)
+        end = end if end >= 0 else text.find(" ", start + 1)
+        if end < 0:
+            break
+        lines.append((begin + text[start:end]).rstrip())
+        begin, start = rest, end + 1
+    return [*lines, (begin + text[start:]).rstrip()]
 
 
 def length_of(duration: timedelta) -> str:

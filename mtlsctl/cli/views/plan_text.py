@@ -22,7 +22,8 @@ from mtlsctl.model.topology import ANY_MEMBER, ANYBODY, TrustModel
 from mtlsctl.operations.saved_plan import summary_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+    from datetime import timedelta
 
     from mtlsctl.cli.views.page import Page
     from mtlsctl.model.plan import (
@@ -205,8 +206,11 @@ def access_rows(changes: Sequence[AccessChange], page: Page) -> list[tuple[Op, s
     return [_door_row(those) for _, those in sorted(doors.items())]
 
 
+_UNNAMED = {ANYBODY: "anybody", ANY_MEMBER: "every member of the shared CA"}
+
+
 def caller_of(name: str) -> str:
-    return {ANYBODY: "anybody", ANY_MEMBER: "every member of the shared CA"}.get(name, name)
+    return _UNNAMED.get(name, name)
 
 
 def _door_of(change: AccessChange) -> str:
@@ -219,7 +223,7 @@ def _door_row(changes: Sequence[AccessChange]) -> tuple[Op, str, str, str]:
     by_caller = {one.caller: one for one in changes}
     callers = sorted(by_caller)
     first = by_caller[callers[0]]
-    return first.op, ", ".join(map(caller_of, callers)), _door_of(first), _source_of(first)
+    return first.op, ", ".join([_UNNAMED.get(caller, caller) for caller in callers]), _door_of(first), _source_of(first)
 
 
 def _ordered(changes: Sequence[AccessChange]) -> list[AccessChange]:
@@ -237,6 +241,7 @@ def _access(changes: Sequence[AccessChange], page: Page) -> list[str]:
     callers = max((len(row[1]) for row in rows), default=0)
     grouped = callers > _NARROW
     doors = max((len(row[2]) for row in rows), default=0)
+    width = max((len(_ACCESS[row[0]][2]) for row in rows), default=0)
     lines: list[str] = []
     for op, who, door, source in rows:
         name, tone, words = _ACCESS[op]
@@ -246,13 +251,9 @@ def _access(changes: Sequence[AccessChange], page: Page) -> list[str]:
             text = f"{who} {words} {door}"
             lines += _access_in_sentences(text, mark, source, page)
         else:
-            body = f"{who.ljust(callers)}  {words.ljust(_words_width(rows))}  {door.ljust(doors)}"
+            body = f"{who.ljust(callers)}  {words.ljust(width)}  {door.ljust(doors)}"
             lines += _with_source(f"  {mark} {body}", 4 + len(body), source, page)
     return lines
-
-
-def _words_width(rows: Iterable[tuple[Op, str, str, str]]) -> int:
-    return max(len(_ACCESS[row[0]][2]) for row in rows)
 
 
 def _access_in_sentences(text: str, mark: str, source: str, page: Page) -> list[str]:
@@ -324,9 +325,9 @@ def certificate_lines(plan: Plan, page: Page, *, due: bool) -> Rows:
 
 
 def _authority_rows(changes: Sequence[AuthorityChange], page: Page) -> list[tuple[str, Tone, str, str, str, str]]:
-    groups: dict[tuple[Op, int, str, tuple[Reason, ...]], list[AuthorityChange]] = defaultdict(list)
+    groups: dict[tuple[Op, int, timedelta | None, tuple[Reason, ...]], list[AuthorityChange]] = defaultdict(list)
     for one in changes:
-        lifetime = length_of(one.profile.lifetime) if one.profile else ""
+        lifetime = one.profile.lifetime if one.profile else None
         groups[one.op, one.id.generation, lifetime, one.reasons].append(one)
     rows = []
     for (op, generation, lifetime, reasons), those in groups.items():
@@ -335,7 +336,7 @@ def _authority_rows(changes: Sequence[AuthorityChange], page: Page) -> list[tupl
         room = max(30, page.width - 46)
         what = f"{names[0]} CA" if len(names) == 1 else f"CAs of {listed(names, width=room)}"
         why = ", ".join(reason.value for reason in reasons) or ("key destroyed" if op is Op.REMOVE else "")
-        rows.append((page.symbol(name), tone, what, lifetime, f"g{generation}", why))
+        rows.append((page.symbol(name), tone, what, length_of(lifetime) if lifetime else "", f"g{generation}", why))
     return rows
 
 
