@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
+from mtlsctl.model.credential import AuthorityId
 from mtlsctl.model.diagnostic import Diagnostic, Severity
 from mtlsctl.model.plan import Op, Risk
 from mtlsctl.model.topology import ANYBODY, Authorize, ClientCertificate, InstanceId, TrustModel
@@ -21,6 +22,7 @@ from mtlsctl.planner.lifecycle import newest_credentials
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from mtlsctl.model.credential import CredentialId
     from mtlsctl.model.diagnostic import Span
     from mtlsctl.model.plan import AccessChange, Step
     from mtlsctl.model.release import Recipe, ServedListener
@@ -44,6 +46,7 @@ NAME_OF_ANOTHER = "M2016"
 MOVE_COLLIDES = "M2017"
 MOVE_ELSEWHERE = "M2018"
 NOTHING_LEFT = "M2019"
+OWN_PROGRAM = "M2020"
 NEW_PLACEMENT = "M2101"
 MOVED_FOLDER = "M2102"
 OPEN_TO_ANYBODY = "M2103"
@@ -64,9 +67,10 @@ MEANINGS = {
     PROCESS_NAME: "a service has the name of a runtime's process on the same host",
     SECOND_PORT: "a program that listens at one port cannot serve the old and the new one until callers have moved",
     NAME_OF_ANOTHER: "a service answers to the name by which the shared CA calls another one",
-    MOVE_COLLIDES: "a host cannot take a name that the state already knows as another host's",
+    MOVE_COLLIDES: "a host or a service cannot take a name that the state already knows as another one's",
     MOVE_ELSEWHERE: "a host that is renamed stays where it is: keys do not move",
     NOTHING_LEFT: "an entry of `moved` or `removed` has nothing left to do",
+    OWN_PROGRAM: "a service cannot be renamed whose program finds its files by the service's name",
     HOST_GIVEN_UP: "a host is given up with keys that are good until their end",
     NEW_PLACEMENT: "a service's key goes to a host for the first time",
     MOVED_FOLDER: "a host's folder is another now",
@@ -183,7 +187,7 @@ def _refusal(code: str, service: Service, message: str) -> Diagnostic:
 
 
 def budget_findings(
-    estate: str, recipe: Recipe, span: Span | None, outside: Mapping[str, OutsideFacts] = NOTHING_OUTSIDE
+    state: State, recipe: Recipe, span: Span | None, outside: Mapping[str, OutsideFacts] = NOTHING_OUTSIDE
 ) -> Iterator[Diagnostic]:
     """CA names are sent to every caller: above 30,000 bytes a Java caller may fail, above 64,000 everyone does."""
     for served in recipe.listeners:
@@ -192,7 +196,7 @@ def budget_findings(
         total = sum(
             outside[anchor.sha256].name_bytes
             if isinstance(anchor, OutsideAnchor)
-            else name_bytes(common_name_of(estate, anchor))
+            else name_bytes(_common_name_of(anchor, state))
             for anchor in served.policy.anchors
         )
         if total > NAME_BYTES_WARN:
@@ -207,6 +211,12 @@ def budget_findings(
                 ),
                 help="split the service, or let callers come through one",
             )
+
+
+def _common_name_of(anchor: AuthorityId | CredentialId, state: State) -> str:
+    """As it was issued, else as it will be: a service may have another name since."""
+    known = state.authorities.get(anchor) if isinstance(anchor, AuthorityId) else state.credentials.get(anchor)
+    return known.profile.common_name if known is not None else common_name_of(state.estate, anchor)
 
 
 def change_refusals(

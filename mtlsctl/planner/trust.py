@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mtlsctl.model.credential import SHARED
@@ -21,7 +22,7 @@ from mtlsctl.model.topology import (
 from mtlsctl.model.trust import EVERYBODY, NOBODY, Member, OutsideAnchor, PeerPolicy, policy_of, vouched_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from mtlsctl.model.runtime import Runtime
     from mtlsctl.model.state import State
@@ -30,14 +31,15 @@ if TYPE_CHECKING:
     from mtlsctl.planner.lifecycle import AuthorityDecision, CredentialDecision
 
 
-def presented_anchors(state: State) -> dict[str, frozenset[TrustAnchor]]:
-    """By service: the anchors of everything that its live instances present now."""
-    presented: dict[str, set[TrustAnchor]] = {}
+def presented_members(state: State) -> dict[str, frozenset[Member]]:
+    """By service: the anchors of everything that its live instances present now, each with the subject's name."""
+    presented: dict[str, set[Member]] = {}
     for instance, live in state.live.items():
         credential = state.credentials.get(live.recipe.credential)
         if credential is not None:
-            presented.setdefault(instance.service, set()).add(credential.profile.anchor)
-    return {service: frozenset(anchors) for service, anchors in presented.items()}
+            shown = Member(credential.profile.anchor, credential.profile.common_name)
+            presented.setdefault(instance.service, set()).add(shown)
+    return {service: frozenset(members) for service, members in presented.items()}
 
 
 def anchors_by_service(
@@ -123,6 +125,15 @@ def external_callee(server: ExternalServer) -> Callee:
     )
 
 
+def _by_former_names(callees: Iterable[Callee], former_names: Mapping[str, Iterable[str]]) -> list[Callee]:
+    """A caller's program knows its callees by name: a renamed one by each, for as long as the inventory says so."""
+    return [
+        replace(callee, listener=callee.listener._replace(service=former))
+        for callee in callees
+        for former in former_names.get(callee.listener.service, ())
+    ]
+
+
 def _external_callees(inventory: Inventory) -> dict[str, list[Callee]]:
     """By service the servers outside the estate that it calls."""
     found: dict[str, list[Callee]] = {}
@@ -147,13 +158,15 @@ def desired_recipes(
         for service in inventory.services.values()
         for listener in service.listeners
     }
-    beyond = _external_callees(inventory)
+    beyond, former_names = _external_callees(inventory), inventory.former_names()
     recipes: dict[InstanceId, Recipe] = {}
     for service in inventory.services.values():
         runtime = runtimes[service.runtime]
         callees = [seen[called.name, door.name] for called, door in calls.get(service.name, ())]
-        if service.name in beyond:
-            callees = sorted([*callees, *beyond[service.name]], key=lambda callee: callee.listener)
+        if former_names:
+            callees += _by_former_names(callees, former_names)
+        if former_names or service.name in beyond:
+            callees = sorted([*callees, *beyond.get(service.name, ())], key=lambda callee: callee.listener)
         for instance in service.instances:
             host = inventory.hosts[instance.host]
             decision = credentials[instance]

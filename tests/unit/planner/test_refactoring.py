@@ -13,6 +13,7 @@ from mtlsctl.model.topology import AbandonedHost, AuthorityPolicy, DirectoryHost
 from mtlsctl.planner.refactoring import refactored
 from mtlsctl.planner.safety import HOST_GIVEN_UP, MOVE_COLLIDES, MOVE_ELSEWHERE, NOTHING_LEFT
 from tests.support.estates import applied, apply, at, changed, door, estate, host, line, plan_of, service, steps_of
+from tests.support.runtimes import RUNTIMES
 from tests.support.world import NOW, World
 
 if TYPE_CHECKING:
@@ -201,4 +202,4 @@ def test_a_host_that_comes_back_after_it_was_given_up_gets_new_keys() -> None:
 
 def test_an_estate_without_entries_is_not_looked_through() -> None:
     world = applied(calendar())
-    assert world.state is refactored(calendar(), world.state).state
+    assert world.state is refactored(calendar(), world.state, RUNTIMES).state
