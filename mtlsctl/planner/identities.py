@@ -79,16 +79,16 @@ def callers_of_servers_outside(inventory: Inventory) -> frozenset[str]:
 
 
 def services_compared_by_name(inventory: Inventory) -> frozenset[str]:
-    """Whom listeners tell apart by the subject: members of the shared CA, and whoever calls where outsiders do."""
-    members = (one.name for one in inventory.services.values() if one.trust is TrustModel.SHARED_CA)
-    beside_outsiders = (
+    """Whom listeners tell apart by the subject: members of the shared CA, and who calls where those or outsiders do."""
+    members = frozenset([one.name for one in inventory.services.values() if one.trust is TrustModel.SHARED_CA])
+    beside_others = (
         caller.service
         for service in inventory.services.values()
         for listener in service.listeners
-        if listener.outsiders
+        if listener.outsiders or any(caller.service in members for caller in listener.callers)
         for caller in listener.callers
     )
-    return frozenset([*members, *beside_outsiders])
+    return members.union(beside_others)
 
 
 def usages_of(

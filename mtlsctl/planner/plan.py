@@ -179,7 +179,7 @@ def _chart(
     live = _live_recipes(state)
     steps: tuple[Step, ...] = ()
     if live != desired:
-        presented = presented_members(state)
+        presented = presented_members(state, credentials.values())
         leaving = _leaving(inventory, live, desired, presented, runtimes)
         identities = frozenset(one.id.instance for one in credentials.values() if _has_new_face(one, live, state))
         steps = _with_restarts(make_steps(live, desired, leaving, presented, identities), live, runtimes)

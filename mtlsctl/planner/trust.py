@@ -31,14 +31,21 @@ if TYPE_CHECKING:
     from mtlsctl.planner.lifecycle import AuthorityDecision, CredentialDecision
 
 
-def presented_members(state: State) -> dict[str, frozenset[Member]]:
-    """By service: the anchors of everything that its live instances present now, each with the subject's name."""
+def presented_members(state: State, decisions: Iterable[CredentialDecision] = ()) -> dict[str, frozenset[Member]]:
+    """By service: the anchors of everything that its live instances present now, each with the subject's name.
+
+    Also what was issued under an earlier name and is about to be presented.
+    """
     presented: dict[str, set[Member]] = {}
     for instance, live in state.live.items():
         credential = state.credentials.get(live.recipe.credential)
         if credential is not None:
             shown = Member(credential.profile.anchor, credential.profile.common_name)
             presented.setdefault(instance.service, set()).add(shown)
+    for one in decisions:
+        service, before = one.id.instance.service, one.before
+        if one.profile is None and before is not None and before.profile.common_name != service:
+            presented.setdefault(service, set()).add(Member(before.profile.anchor, before.profile.common_name))
     return {service: frozenset(members) for service, members in presented.items()}
 
 

@@ -67,6 +67,7 @@ class World:
     """What is live; steps change it one at a time."""
 
     state: State = field(default_factory=new_state)
+    _bearers: tuple[object, dict[Member, str]] = field(default_factory=lambda: (None, {}))
 
     def refactor(self, inventory: Inventory) -> None:
         """Hosts and services get their new names, and hosts that are gone take what they held with them, before anything else."""
@@ -213,15 +214,19 @@ class World:
         return {_who(anchor, vouched_for(anchor)) for anchor in policy.anchors}
 
     def _bearer(self, member: Member) -> str:
-        """The service that shows this name: one that was renamed shows the old one until its next leaf."""
+        """The service whose leaf says this name: one that was renamed has an old one until its next leaf, and after."""
         if isinstance(member.anchor, OutsideAnchor):
             return member.name
         if vouched_for(member.anchor) != SHARED:
             return vouched_for(member.anchor)
-        shown = (self.state.credentials[live.recipe.credential].profile for live in self.state.live.values())
-        bearers = {one.id.instance.service for one in shown if Member(one.anchor, one.common_name) == member}
-        assert len(bearers) <= 1, (member, bearers)
-        return next(iter(bearers), member.name)
+        if self._bearers[0] is not self.state.credentials:
+            bearers: dict[Member, str] = {}
+            for one in self.state.credentials.values():
+                profile = one.profile
+                bearer = bearers.setdefault(Member(profile.anchor, profile.common_name), profile.id.instance.service)
+                assert bearer == profile.id.instance.service or profile.authority.service != SHARED, profile
+            self._bearers = (self.state.credentials, bearers)
+        return self._bearers[1].get(member, member.name)
 
     @staticmethod
     def outside_calls(inventory: Inventory) -> Iterator[Door]:
