@@ -79,8 +79,9 @@ class AuthorityProfile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertificateProfile:
-    """A leaf to be issued: CN = service, which may have another name since; SAN = names then transitional names then addresses.
+    """A leaf to be issued: CN = service, SAN = names then transitional names then addresses.
 
+    `common_name` stays what was issued, also of a service that was renamed since.
     `request_sha256` is of the certificate request whose key it is for; None where the key is ours.
     """
 

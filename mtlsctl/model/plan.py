@@ -206,7 +206,7 @@ class Due:
 class Plan:
     """All that an apply would do. Holds no secret, and needs neither key nor network to be made.
 
-    `moves`, `renames` and `abandonments` are written into the state first, and everything else is in the names of after.
+    `moves`, `renames` and `abandonments` are written into the state first; all else is in the names of after.
     `authorities`, `requests` (for keys of ours) and `certificates` are done before any step runs, in that order.
     `fingerprint` is of what the inventory causes: two plans of the same edit on states that differ by renewals alone
     have the same.

@@ -10,7 +10,7 @@ from mtlsctl.deliver.layout import RELEASES_KEPT
 from mtlsctl.errors import PlanRefused, UsageError
 from mtlsctl.failpoints import reach
 from mtlsctl.model.plan import Op
-from mtlsctl.model.topology import DirectoryHost
+from mtlsctl.model.topology import DirectoryHost, InstanceId
 from mtlsctl.operations.connections import at_each
 from mtlsctl.operations.executor import Executor, live_members
 from mtlsctl.operations.history import previous_releases
@@ -42,8 +42,9 @@ if TYPE_CHECKING:
     from mtlsctl.deliver.transport import Transport
     from mtlsctl.errors import DeliveryError, MtlsctlError
     from mtlsctl.inventory import LoadedInventory
+    from mtlsctl.model.plan import Plan, ServiceMove
     from mtlsctl.model.state import State
-    from mtlsctl.model.topology import Host, InstanceId, Inventory
+    from mtlsctl.model.topology import Host, Inventory
     from mtlsctl.operations.progress import Event, ProcessEvent
     from mtlsctl.operations.saved_plan import SavedPlan
     from mtlsctl.operations.stores import Passwords
@@ -219,13 +220,32 @@ class _Run:
         return replace(self, unfit=unproven, unreachable={**self.unreachable, **unclaimed})
 
     def _refactored(self) -> _Run:
-        """Write into the state what hosts are called now and which are gone: all that was planned is in these names."""
+        """Write into the state what is called otherwise now and what is gone: all that was planned is in these names.
+
+        What lies on hosts under a service's old name lies under the new one too before the state says that it does.
+        """
         for gone in self.planned.plan.abandonments:
             self.writer.abandon_host(gone.host)
         for move in self.planned.plan.moves:
             self.writer.move_host(move.old, self.planned.inventory.hosts[move.new])
+        for rename in self.planned.plan.renames:
+            self._carry(rename)
+            reach("service.carried")
+            self.writer.move_service(rename.old, rename.new)
+            reach("service.moved")
         run = replace(self, planned=replace(self.planned, state=self.writer.snapshot()))
         return run._proven_and_claimed()  # noqa: SLF001
+
+    def _carry(self, rename: ServiceMove) -> None:
+        state = self.writer.snapshot()
+        transports = self._transports([one for one in rename.hosts if isinstance(self.hosts.get(one), DirectoryHost)])
+        for name, transport in transports.items():
+            instance = InstanceId(rename.old, name)
+            live, keys = state.live.get(instance), _needed_keys(state, instance)
+            if live is None and not any(transport.has_key(rename.old, one) for one in keys):
+                continue
+            transport.claim(state.lineage)
+            transport.carry(rename.old, rename.new, release=live.receipt.release if live else None, keys=keys)
 
     def _claim(self, names: Iterable[str]) -> dict[str, DeliveryError]:
         """Give the hosts that are not this estate's to change; raises for a folder that is not."""

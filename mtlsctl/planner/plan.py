@@ -36,6 +36,7 @@ from mtlsctl.planner.lifecycle import (
 from mtlsctl.planner.outside import Scene, outside_findings, outside_risks
 from mtlsctl.planner.refactoring import refactored
 from mtlsctl.planner.safety import (
+    borne_name_refusals,
     budget_findings,
     change_refusals,
     enforcement_refusals,
@@ -336,6 +337,7 @@ def _findings(scene: Scene, state: State, course: _Course) -> Iterator[Diagnosti
         yield from outside_findings(scene)
     yield from process_refusals(inventory, course.desired)
     yield from name_refusals(inventory)
+    yield from borne_name_refusals(inventory, state)
     yield from change_refusals(inventory, runtimes, live, course.desired)
     yield from port_refusals(inventory, live, course.steps)
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from mtlsctl.model.credential import Credential, CredentialId
     from mtlsctl.model.diagnostic import Span
-    from mtlsctl.model.state import State
     from mtlsctl.model.runtime import Runtime
+    from mtlsctl.model.state import State
     from mtlsctl.model.topology import Host, Inventory, MovedHost, MovedService
 
 

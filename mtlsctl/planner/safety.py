@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
-from mtlsctl.model.credential import AuthorityId
+from mtlsctl.model.credential import SHARED
 from mtlsctl.model.diagnostic import Diagnostic, Severity
 from mtlsctl.model.plan import Op, Risk
 from mtlsctl.model.topology import ANYBODY, Authorize, ClientCertificate, InstanceId, TrustModel
@@ -14,7 +14,6 @@ from mtlsctl.model.trust import (
     NAME_BYTES_WARN,
     NOTHING_OUTSIDE,
     OutsideAnchor,
-    common_name_of,
     name_bytes,
 )
 from mtlsctl.planner.lifecycle import newest_credentials
@@ -22,7 +21,6 @@ from mtlsctl.planner.lifecycle import newest_credentials
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from mtlsctl.model.credential import CredentialId
     from mtlsctl.model.diagnostic import Span
     from mtlsctl.model.plan import AccessChange, Step
     from mtlsctl.model.release import Recipe, ServedListener
@@ -196,7 +194,7 @@ def budget_findings(
         total = sum(
             outside[anchor.sha256].name_bytes
             if isinstance(anchor, OutsideAnchor)
-            else name_bytes(_common_name_of(anchor, state))
+            else name_bytes(state.common_name_of(anchor))
             for anchor in served.policy.anchors
         )
         if total > NAME_BYTES_WARN:
@@ -211,12 +209,6 @@ def budget_findings(
                 ),
                 help="split the service, or let callers come through one",
             )
-
-
-def _common_name_of(anchor: AuthorityId | CredentialId, state: State) -> str:
-    """As it was issued, else as it will be: a service may have another name since."""
-    known = state.authorities.get(anchor) if isinstance(anchor, AuthorityId) else state.credentials.get(anchor)
-    return known.profile.common_name if known is not None else common_name_of(state.estate, anchor)
 
 
 def change_refusals(
@@ -396,6 +388,23 @@ def name_refusals(inventory: Inventory) -> Iterator[Diagnostic]:
                     span=service.span,
                     help="use a name with a dot in it: some programs would take the one for the other",
                 )
+
+
+def borne_name_refusals(inventory: Inventory, state: State) -> Iterator[Diagnostic]:
+    """The shared CA gives one name to one service: not to a new one while another shows it that was renamed."""
+    for live in state.live.values():
+        leaf = state.credentials.get(live.recipe.credential)
+        if leaf is None or leaf.profile.authority.service != SHARED:
+            continue
+        owner, name = leaf.id.instance.service, leaf.profile.common_name
+        taken = inventory.services.get(name)
+        if owner != name and taken is not None and taken.trust is TrustModel.SHARED_CA:
+            yield Diagnostic(
+                code=MOVE_COLLIDES,
+                message=f"`{name}` is the name that {leaf.id.instance} still shows, which was called so before",
+                span=taken.span,
+                help=f"apply once without the service `{name}`, so that `{owner}` gets its new certificates",
+            )
 
 
 def restart_risks(inventory: Inventory, steps: Iterable[Step]) -> Iterator[Risk]:

@@ -169,9 +169,7 @@ def trust_view(recipe: Recipe) -> tuple[object, ...]:
     return (recipe.credential, recipe.server_names, recipe.listeners, recipe.callees)
 
 
-def releases_of(
-    live: Recipe | None, desired: Recipe, presented: Mapping[str, frozenset[Member]]
-) -> dict[Wave, Recipe]:
+def releases_of(live: Recipe | None, desired: Recipe, presented: Mapping[str, frozenset[Member]]) -> dict[Wave, Recipe]:
     """The releases that take one instance from live to desired, at most three; equal neighbours become one."""
     if live == desired:
         return {}

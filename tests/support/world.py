@@ -70,7 +70,7 @@ class World:
     _bearers: tuple[object, dict[Member, str]] = field(default_factory=lambda: (None, {}))
 
     def refactor(self, inventory: Inventory) -> None:
-        """Hosts and services get their new names, and hosts that are gone take what they held with them, before anything else."""
+        """Hosts and services get their new names, and hosts that are gone take what they held: before anything else."""
         self.state = refactored(inventory, self.state, RUNTIMES).state
 
     def issue(self, plan: Plan, now: datetime) -> None:

@@ -92,9 +92,9 @@ def test_what_live_instances_show_is_every_authority_among_them() -> None:
     world = applied(inventory)
     rotated = changed(inventory, "mail", authority=AuthorityPolicy(generation=2))
     apply(rotated, world, fails={StepId(at("mail", "h2"), Wave.ACTIVATE)})
-    assert {Member(AuthorityId("mail", 1), "mail"), Member(AuthorityId("mail", 2), "mail")} == presented_members(world.state)[
-        "mail"
-    ]
+    assert {Member(AuthorityId("mail", 1), "mail"), Member(AuthorityId("mail", 2), "mail")} == presented_members(
+        world.state
+    )["mail"]
 
 
 def test_a_live_instance_whose_certificate_is_not_known_shows_nothing() -> None:
