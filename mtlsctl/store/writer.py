@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from mtlsctl.errors import SealedKeyError, StateError, StateLocked
 from mtlsctl.model.credential import AuthorityId, CredentialId
 from mtlsctl.model.release import (
+    OLD_NAMES,
     canonical_json,
     recipe_from_json,
     recipe_to_json,
@@ -519,9 +520,14 @@ def _credential_row(credential: Credential) -> tuple[object, ...]:
 
 
 def _keep_releases(connection: sqlite3.Connection, releases: Sequence[ReleaseRecord]) -> None:
-    """A release that is known already stays as it is: its name is made from its content."""
+    """A release that is known already stays as it is: its name is made from its content.
+
+    One that was known under an old name of its service, and is rendered again under that name, says it rightly again.
+    """
     connection.executemany(
-        "INSERT INTO releases VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (service, host, release) DO NOTHING",
+        "INSERT INTO releases VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (service, host, release) "
+        "DO UPDATE SET recipe = excluded.recipe "
+        "WHERE json_extract(releases.recipe, '$.runtime_digest') = ?",
         [
             (
                 *one.recipe.instance,
@@ -529,6 +535,7 @@ def _keep_releases(connection: sqlite3.Connection, releases: Sequence[ReleaseRec
                 one.release_digest,
                 one.recipe.credential.sequence,
                 canonical_json(recipe_to_json(one.recipe)),
+                OLD_NAMES,
             )
             for one in releases
         ],
