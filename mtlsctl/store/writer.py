@@ -296,22 +296,23 @@ class SqliteWriter(SqliteReader):
             transaction.journal(Event.HOST_MOVED, {"host": old, "to": host.name})
 
     def move_service(self, old: str, new: str) -> None:
+        keys = self._sealed_anew(old, new)
         with self._writing() as transaction:
             _refuse_known_service(transaction.connection, new)
-            keys = self._sealed_anew(transaction.connection, old, new)
             _rename_service(transaction.connection, old, new)
             transaction.connection.executemany(
                 "UPDATE authorities SET sealed_key = ? WHERE service = ? AND generation = ?", keys
             )
             transaction.journal(Event.SERVICE_MOVED, {"service": old, "to": new})
 
-    def _sealed_anew(self, connection: sqlite3.Connection, old: str, new: str) -> list[tuple[bytes, str, int]]:
+    def _sealed_anew(self, old: str, new: str) -> list[tuple[bytes, str, int]]:
         """A sealed key opens at its own place only, and its CA's name is part of that."""
-        rows = connection.execute(
-            "SELECT generation, certificate_sha256, sealed_key FROM authorities "
-            "WHERE service = ? AND sealed_key IS NOT NULL",
-            (old,),
-        ).fetchall()
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                "SELECT generation, certificate_sha256, sealed_key FROM authorities "
+                "WHERE service = ? AND sealed_key IS NOT NULL",
+                (old,),
+            ).fetchall()
         key = self._encryption_key() if rows else None
         return [
             (

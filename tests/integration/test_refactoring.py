@@ -1,4 +1,4 @@
-"""Hosts and services that are renamed, and hosts that are gone, with real files: what lies there stays, and nothing waits in vain."""
+"""Hosts and services that are renamed, hosts that are gone: with real files, what lies there stays."""
 
 from __future__ import annotations
 
