@@ -224,6 +224,12 @@ class RemoteTransport:
                 code="M4101",
             ) from None
 
+    def carry(self, service: str, to: str, *, release: str | None, keys: Sequence[str]) -> None:  # noqa: ARG002
+        """Not built: a plan refuses to rename a service on a host over SSH, so nobody asks for it."""
+        raise DeliveryError(
+            f"{self._host.name}: having `{service}` under the name `{to}` too is not built over SSH", code="M4113"
+        )
+
     def has_release(self, service: str, release: str) -> bool:
         """See `Transport.has_release`."""
         return _is_yes(self._ask("has_release", *_release(service, release)))

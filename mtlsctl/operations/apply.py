@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from mtlsctl.deliver.transport import Transport
     from mtlsctl.errors import DeliveryError, MtlsctlError
     from mtlsctl.inventory import LoadedInventory
-    from mtlsctl.model.plan import Plan, ServiceMove
+    from mtlsctl.model.plan import ServiceMove
     from mtlsctl.model.state import State
     from mtlsctl.model.topology import Host, Inventory
     from mtlsctl.operations.progress import Event, ProcessEvent
@@ -186,6 +186,7 @@ class _Run:
     unfit: Mapping[InstanceId, MtlsctlError] = field(default_factory=dict)
 
     def go(self) -> Applied:
+        self._refuse_half_a_rename()
         self.writer.unlock()  # a wrong encryption key is found before anything is begun
         is_refactoring = self.planned.plan.is_refactoring
         run = self if is_refactoring else self._proven_and_claimed()
@@ -235,6 +236,18 @@ class _Run:
             reach("service.moved")
         run = replace(self, planned=replace(self.planned, state=self.writer.snapshot()))
         return run._proven_and_claimed()  # noqa: SLF001
+
+    def _refuse_half_a_rename(self) -> None:
+        """Raise UsageError M9112: a service has one name on all of its hosts, and those left out are not looked at."""
+        for rename in self.planned.plan.renames:
+            left_out = [one for one in rename.hosts if one in self.hosts and not self.wishes.scope.holds_host(one)]
+            if left_out:
+                raise UsageError(
+                    f"`{rename.old}` becomes `{rename.new}` on all of its hosts at once, and {', '.join(left_out)} "
+                    "would be left out",
+                    code="M9112",
+                    help="apply the rename without choosing hosts",
+                )
 
     def _carry(self, rename: ServiceMove) -> None:
         state = self.writer.snapshot()

@@ -317,7 +317,7 @@ def test_a_service_may_get_its_old_name_back_and_another_may_take_it(estate: Est
 def test_a_service_whose_program_finds_its_files_by_name_is_refused(estate: Estate, inventory: Inventory) -> None:
     estate.write(service_renamed(inventory, "mail", "post"))
     refused = estate.run("plan")
-    assert (7, True) == (refused.code, "M2020" in refused.said), refused
+    assert (7, True) == (refused.code, "M2040" in refused.said), refused
     assert "its program reads /etc/mtlsctl/mail/current" in refused.said.replace("\n", " ")
 
 

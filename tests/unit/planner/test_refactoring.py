@@ -22,7 +22,7 @@ from mtlsctl.model.topology import (
 )
 from mtlsctl.model.trust import Member
 from mtlsctl.planner.refactoring import refactored
-from mtlsctl.planner.safety import HOST_GIVEN_UP, MOVE_COLLIDES, MOVE_ELSEWHERE, NOTHING_LEFT, OWN_PROGRAM
+from mtlsctl.planner.safety import HOST_GIVEN_UP, MOVE_COLLIDES, MOVE_ELSEWHERE, NOTHING_LEFT, OVER_SSH, OWN_PROGRAM
 from tests.support.estates import (
     applied,
     apply,
@@ -452,3 +452,14 @@ def test_the_fingerprint_knows_what_a_service_is_called_now() -> None:
         plan_of(renamed_service(calendar(), "schedule", new), world).fingerprint for new in ("agenda", "plans")
     )
     assert one != other
+
+
+def test_a_service_on_a_host_over_ssh_stays_what_it_is_called() -> None:
+    """Nobody puts its key under the new name there."""
+    world = applied(calendar())
+    there = {**calendar().hosts, "h1": SshHost(name="h1", address="192.0.2.1")}
+    world.state = replace(world.state, hosts=there)
+    plan = plan_of(replace(agenda(), hosts=there), world)
+    assert (True, ()) == (OVER_SSH in codes(plan)[0], plan.renames)
+    elsewhere = plan_of(replace(renamed_service(calendar(), "social", "people"), hosts=there), world)
+    assert (["people"], []) == ([one.new for one in elsewhere.renames], codes(elsewhere)[0])
