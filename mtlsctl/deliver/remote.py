@@ -227,7 +227,7 @@ class RemoteTransport:
     def carry(self, service: str, to: str, *, release: str | None, keys: Sequence[str]) -> None:  # noqa: ARG002
         """Not built: a plan refuses to rename a service on a host over SSH, so nobody asks for it."""
         raise DeliveryError(
-            f"{self._host.name}: having `{service}` under the name `{to}` too is not built over SSH", code="M4113"
+            f"{self._host.name}: having `{service}` under the name `{to}` too is not built over SSH", code="M4119"
         )
 
     def has_release(self, service: str, release: str) -> bool:
