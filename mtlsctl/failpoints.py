@@ -13,6 +13,9 @@ from pathlib import Path
 
 FAILPOINTS = (
     "operation.opened",
+    "carry.linked",
+    "service.carried",
+    "service.moved",
     "intents.recorded",
     "authority.signing",
     "authority.signed",

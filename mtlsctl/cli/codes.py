@@ -53,6 +53,7 @@ MEANINGS = MappingProxyType(
         "M4107": "A switch failed and was rolled back: the process serves what it served before.",
         "M4108": "A switch failed, and so did putting back what was there. The process is degraded.",
         "M4109": "A process would name no release at all.",
+        "M4119": "A service cannot be had under another name on a host over SSH: that is not built.",
         "M4112": "A certificate was issued for a key that its owner has not put on the host yet; its release waits.",
         "M4111": "A host's folder belongs to another estate: its lineage is not this one's.",
         "M4110": "A release of that name lies on the host, but does not hold what was rendered.",

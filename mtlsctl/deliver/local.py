@@ -171,6 +171,39 @@ class LocalTransport:
 
     # releases
 
+    def carry(self, service: str, to: str, *, release: str | None, keys: Sequence[str]) -> None:
+        """See `Transport.carry`; everything is linked, so it is not there twice."""
+        for spki_sha256 in keys:
+            self._carry_key(_key_path(service, spki_sha256), _key_path(to, spki_sha256))
+        if release is not None and not self.has_release(to, release):
+            self._carry_release(_release_path(service, release), _release_path(to, release))
+
+    def _carry_key(self, old: PurePosixPath, new: PurePosixPath) -> None:
+        with (
+            self._tree.step("link the key", new),
+            suppress(FileNotFoundError),
+            self._tree.folder(old.parent) as there,
+            self._tree.folder(new.parent, create=True) as here,
+        ):
+            with suppress(FileExistsError):
+                tree.link_or_copy(there, old.name, here, new.name)
+            tree.sync(here)
+
+    def _carry_release(self, old: PurePosixPath, new: PurePosixPath) -> None:
+        partial = new.name + ".partial"
+        if not self.has_release(old.parent.parent.name, old.name):
+            raise DeliveryError(f"{self._tree.shown(old)} is gone", code="M4103", help="plan again")
+        with (
+            self._tree.step("link the release in", new),
+            self._tree.folder(old) as there,
+            self._tree.folder(new.parent, create=True) as releases,
+        ):
+            tree.remove_below(releases, partial)
+            tree.link_below(there, releases, partial)
+            reach("carry.linked")
+            os.rename(partial, new.name, src_dir_fd=releases, dst_dir_fd=releases)
+            tree.sync(releases)
+
     def stage(self, release: StagedRelease) -> None:
         """See `Transport.stage`."""
         self._link_beside(release)

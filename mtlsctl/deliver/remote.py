@@ -224,6 +224,12 @@ class RemoteTransport:
                 code="M4101",
             ) from None
 
+    def carry(self, service: str, to: str, *, release: str | None, keys: Sequence[str]) -> None:  # noqa: ARG002
+        """Not built: a plan refuses to rename a service on a host over SSH, so nobody asks for it."""
+        raise DeliveryError(
+            f"{self._host.name}: having `{service}` under the name `{to}` too is not built over SSH", code="M4119"
+        )
+
     def has_release(self, service: str, release: str) -> bool:
         """See `Transport.has_release`."""
         return _is_yes(self._ask("has_release", *_release(service, release)))
@@ -385,16 +391,15 @@ class RemoteTransport:
 
         `anchors` are a file of the release, or PEM that it believes this once. A status of 124 or 137 is a deadline.
         """
-        is_file = isinstance(anchors, str)
         answer = self._ask(
             "call",
             *_release(service, release),
-            anchors if is_file else "-",
+            anchors if isinstance(anchors, str) else "-",
             address,
             str(port),
             server_name,
             protocol,
-            payload=b"" if is_file else anchors,
+            payload=b"" if isinstance(anchors, str) else anchors,
             seconds=CHECK_SECONDS,
         )
         status, read, said = _frames(answer, 3)

@@ -66,6 +66,13 @@ class Transport(Protocol):
         Raises DeliveryError M4103 when it is not there.
         """
 
+    def carry(self, service: str, to: str, *, release: str | None, keys: Sequence[str]) -> None:
+        """Have what is there of a service under another name too: its live release and keys, the same to the byte.
+
+        Nothing goes from its old place: what is live names files there. A key that is not there is left out; what is
+        there already stays. Raises DeliveryError M4103 when the release is not there.
+        """
+
     def stage(self, release: StagedRelease) -> None:
         """Write `<release>.partial`, link its key, sync, rename to its name; see to the links beside `current`.
 

@@ -222,7 +222,7 @@ def sync_below(descriptor: int) -> None:
 
 
 def link_or_copy(source: int, name: str, target: int, new_name: str) -> None:
-    """A hard link to a private file, or a 0600 copy where the file system has none; raises FileNotFoundError."""
+    """A hard link to a file, or a copy of the same mode where the file system has none; raises FileNotFoundError."""
     try:
         os.link(name, new_name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
     except FileNotFoundError:
@@ -230,7 +230,22 @@ def link_or_copy(source: int, name: str, target: int, new_name: str) -> None:
     except OSError as error:
         if error.errno not in {errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES}:
             raise
-        write_new(target, new_name, read_file(source, name)[0], 0o600)
+        write_new(target, new_name, *read_file(source, name))
+
+
+def link_below(source: int, target: int, name: str) -> None:
+    """A new folder `name` with all that is below `source`: folders with their modes, files linked or copied; synced."""
+    mode = stat.S_IMODE(os.fstat(source).st_mode)
+    make_folder(target, name, 0o700)
+    with open_below(target, name, _FOLDER) as made:
+        for entry in names_in(source):
+            if kind_of(source, entry) == stat.S_IFDIR:
+                with open_below(source, entry, _FOLDER) as below:
+                    link_below(below, made, entry)
+            else:
+                link_or_copy(source, entry, made, entry)
+        sync(made)
+    set_folder_mode(target, name, mode)
 
 
 def remove_below(descriptor: int, name: str) -> None:

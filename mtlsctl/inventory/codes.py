@@ -77,6 +77,7 @@ LISTENER_NAME: Final = "M1125"
 SETTINGS_DIFFER: Final = "M1126"
 
 STILL_DECLARED: Final = "M1130"
+UNKNOWN_SERVICE: Final = "M1133"
 MOVED_TWICE: Final = "M1131"
 NOT_ABANDONED: Final = "M1132"
 CERTIFICATE_UNFIT: Final = "M1160"
@@ -157,8 +158,9 @@ MEANINGS: Final = MappingProxyType(
         SETTINGS_DIFFER: "two settings are right alone, and the runtime cannot have them together",
         NOT_A_CALLEE: "a setting names a service that this one does not call",
         CANNOT_FORWARD: "a runtime cannot tell the program behind it in this form who called",
-        STILL_DECLARED: "a host is moved or removed and declared at the same time",
-        MOVED_TWICE: "moves of hosts contradict each other: two become one, or one becomes itself",
+        STILL_DECLARED: "a host or a service is moved or removed and declared at the same time",
+        UNKNOWN_SERVICE: "no service has this name",
+        MOVED_TWICE: "moves contradict each other: two become one, or one becomes itself",
         NOT_ABANDONED: "an entry of `removed` does not give up its host",
         CERTIFICATE_UNFIT: "a certificate from outside cannot be an anchor: not self-signed, no CA, or too weak",
         IDENTITY: "an identity is no text that every program writes alike",

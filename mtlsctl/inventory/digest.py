@@ -8,19 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtlsctl.inventory.grammar import duration_text
+from mtlsctl.inventory.refactoring import NOTHING_MOVED, Refactoring
 from mtlsctl.model.topology import DirectoryHost
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from mtlsctl.model.topology import (
-        AbandonedHost,
         AuthorityPolicy,
         CertificatePolicy,
         ExternalServer,
         Host,
         Listener,
-        MovedHost,
         Outsider,
         Service,
     )
@@ -33,7 +32,7 @@ def digest_of(
     external_servers: Iterable[ExternalServer],
     shared: AuthorityPolicy,
     root: Path,
-    refactoring: tuple[tuple[MovedHost, ...], tuple[AbandonedHost, ...]] = ((), ()),
+    refactoring: Refactoring = NOTHING_MOVED,
 ) -> str:
     """SHA-256, in hex, over the canonical JSON of all that is declared.
 
@@ -46,11 +45,12 @@ def digest_of(
         "hosts": [_host(hosts[one], root.absolute()) for one in sorted(hosts)],
         "services": [_service(services[one], policies) for one in sorted(services)],
     }
-    moved, abandoned = refactoring
-    if moved:
-        meaning["moved"] = sorted([one.old, one.new] for one in moved)
-    if abandoned:
-        meaning["abandoned"] = sorted(one.name for one in abandoned)
+    if refactoring.moved:
+        meaning["moved"] = sorted([one.old, one.new] for one in refactoring.moved)
+    if refactoring.renamed:
+        meaning["renamed"] = sorted([one.old, one.new] for one in refactoring.renamed)
+    if refactoring.abandoned:
+        meaning["abandoned"] = sorted(one.name for one in refactoring.abandoned)
     if beyond := sorted(map(_external_server, external_servers)):
         meaning["external_servers"] = beyond
     text = json.dumps(meaning, separators=(",", ":"), ensure_ascii=True, sort_keys=True, check_circular=False)

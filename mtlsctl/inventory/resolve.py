@@ -12,7 +12,7 @@ from mtlsctl.inventory.hosts import read_hosts
 from mtlsctl.inventory.outside import Beyond, check_outsiders, read_external_servers
 from mtlsctl.inventory.policies import Policies, read_policies, read_shared, read_trust
 from mtlsctl.inventory.ports import check_ports
-from mtlsctl.inventory.refactoring import read_refactoring
+from mtlsctl.inventory.refactoring import hosts_declared, read_refactoring, services_declared
 from mtlsctl.inventory.services import Neighbours, read_services
 from mtlsctl.inventory.shape import INVENTORY, Spot, fit
 from mtlsctl.inventory.slips import warn
@@ -51,7 +51,14 @@ def resolve(tree: Map, runtimes: Mapping[str, Runtime], root: Path, problems: Pr
     beyond = Beyond(words=words, files=files, taken=neighbours.services)
     external_servers = read_external_servers(beyond, external_node, neighbours)
     check_outsiders(words, services.values())
-    moved, abandoned = read_refactoring(words, tree, neighbours.hosts if neighbours.are_hosts_known else None)
+    refactoring = read_refactoring(
+        words,
+        tree,
+        hosts_declared(neighbours.hosts if neighbours.are_hosts_known else None),
+        services_declared(
+            neighbours.services if services_node is not None else None, {one.name for one in external_servers}
+        ),
+    )
     check_ports(services.values(), runtimes, problems)
     if estate is not None and hosts_node is not None and services_node is not None:
         warn(words, hosts, services, external_servers, runtimes, hosts_node)
@@ -61,10 +68,11 @@ def resolve(tree: Map, runtimes: Mapping[str, Runtime], root: Path, problems: Pr
         name=estate,
         hosts=hosts,
         services=services,
-        digest=digest_of(estate, hosts, services, external_servers, defaults.shared, root, (moved, abandoned)),
+        digest=digest_of(estate, hosts, services, external_servers, defaults.shared, root, refactoring),
         shared_authority=defaults.shared,
-        moved=moved,
-        abandoned=abandoned,
+        moved=refactoring.moved,
+        renamed=refactoring.renamed,
+        abandoned=refactoring.abandoned,
         external_servers=external_servers,
         certificates=files.found,
     )

@@ -239,9 +239,14 @@ class ServiceWords(_Part):
 
 
 class MovedWords(_Part):
-    """A host that has another name now, in the same place: its keys, certificates and CAs stay."""
+    """A host or a service that has another name now and is otherwise the same: its keys, certificates and CAs stay."""
 
-    host: Name | None = Field(None, description="Its old name, which is not declared any more.")
+    host: Name | None = Field(None, description="A host's old name, which is not declared any more.")
+    service: ServiceName | None = Field(
+        None,
+        description="Instead of `host`: a service's old name, which is not declared any more. As long as the entry "
+        "stands, its callers know it by both names.",
+    )
     to: Name = Field(description="Its new name, which is; or one from which it was moved on.")
 
 
@@ -266,7 +271,7 @@ class InventoryWords(_Part):
     hosts: dict[Name, HostWords] = Field(description="The hosts by name.")
     services: dict[ServiceName, ServiceWords] = Field(description="The services by name.")
     moved: list[MovedWords] | None = Field(
-        None, description="Hosts that were renamed. An entry may stay: once it is done it does nothing more."
+        None, description="Hosts and services that were renamed. An entry may stay, for a state that has not seen it."
     )
     removed: list[RemovedWords] | None = Field(None, description="Hosts that are gone. An entry may stay, too.")
     external_servers: list[ExternalServerWords] = Field(

@@ -168,9 +168,8 @@ SERVICE: Final = Record(
 )
 MOVED: Final = Record(
     what="a move",
-    fields={"host": WORD, "to": WORD},
+    fields={"host": WORD, "service": WORD, "to": WORD},
     required=("to",),
-    unbuilt={"service": "renaming a service without a new certificate"},
 )
 REMOVED: Final = Record(
     what="a removal",

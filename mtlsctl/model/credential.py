@@ -28,6 +28,10 @@ class AuthorityId(NamedTuple):
         """Whether it stands for a leaf that signs itself."""
         return self.generation == 0
 
+    def with_service_renamed(self, names: Mapping[str, str]) -> AuthorityId:
+        """The same CA by the new name of its service, if that has one. Its subject is what it was issued with."""
+        return self._replace(service=names.get(self.service, self.service))
+
     def __str__(self) -> str:
         return "itself" if self.is_leaf else f"{self.service or 'shared'} CA g{self.generation}"
 
@@ -44,6 +48,10 @@ class CredentialId(NamedTuple):
     def with_host_renamed(self, names: Mapping[str, str]) -> CredentialId:
         """The same certificate by the new name of its instance's host, if that has one."""
         return self._replace(instance=self.instance.with_host_renamed(names))
+
+    def with_service_renamed(self, names: Mapping[str, str]) -> CredentialId:
+        """The same certificate by the new name of its service, if that has one."""
+        return self._replace(instance=self.instance.with_service_renamed(names))
 
 
 class KeyUsage(StrEnum):
@@ -73,6 +81,7 @@ class AuthorityProfile:
 class CertificateProfile:
     """A leaf to be issued: CN = service, SAN = names then transitional names then addresses.
 
+    `common_name` stays what was issued, also of a service that was renamed since.
     `request_sha256` is of the certificate request whose key it is for; None where the key is ours.
     """
 

@@ -46,6 +46,7 @@ class Reason(StrEnum):
     KEY_MISSING = "key missing on the host"
     REQUEST_CHANGED = "certificate request changed"
     KEY_OWNER_CHANGED = "the key's owner changed"
+    SERVICE_RENAMED = "service renamed, and listeners compare its name"
     CA_ROTATED = "CA rotated"
     TRUST_MODEL_CHANGED = "trust model changed"
     NAME_OUTSIDE_CONSTRAINTS = "a name lies outside the CA's constraints"
@@ -167,6 +168,15 @@ class HostMove(NamedTuple):
     span: Span | None
 
 
+class ServiceMove(NamedTuple):
+    """A service that the state knows by its old name, and the hosts on which something of it lies."""
+
+    old: str
+    new: str
+    hosts: tuple[str, ...]
+    span: Span | None
+
+
 class Abandonment(NamedTuple):
     """A host that is given up with what is live on it."""
 
@@ -196,7 +206,7 @@ class Due:
 class Plan:
     """All that an apply would do. Holds no secret, and needs neither key nor network to be made.
 
-    `moves` and `abandonments` are written into the state first, and everything else is in the names of after.
+    `moves`, `renames` and `abandonments` are written into the state first; all else is in the names of after.
     `authorities`, `requests` (for keys of ours) and `certificates` are done before any step runs, in that order.
     `fingerprint` is of what the inventory causes: two plans of the same edit on states that differ by renewals alone
     have the same.
@@ -208,6 +218,7 @@ class Plan:
     inventory_digest: str
     created_at: datetime
     moves: tuple[HostMove, ...] = ()
+    renames: tuple[ServiceMove, ...] = ()
     abandonments: tuple[Abandonment, ...] = ()
     access: tuple[AccessChange, ...] = ()
     risks: tuple[Risk, ...] = ()
@@ -231,7 +242,7 @@ class Plan:
     @property
     def is_refactoring(self) -> bool:
         """Whether something has to be written into the state before anything else is done."""
-        return bool(self.moves or self.abandonments)
+        return bool(self.moves or self.renames or self.abandonments)
 
     @property
     def authorities(self) -> tuple[AuthorityProfile, ...]:

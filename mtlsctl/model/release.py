@@ -72,6 +72,11 @@ class Callee:
         """Whether it is a server that is not of this estate."""
         return bool(self.endpoints) and self.endpoints[0].instance.is_outside
 
+    @property
+    def service(self) -> str:
+        """The service that is called, also where `listener` says a name that it once had."""
+        return self.endpoints[0].instance.service if self.endpoints else self.listener.service
+
     def __str__(self) -> str:
         return outside(self.listener.service) if self.is_outside else str(self.listener)
 
@@ -160,6 +165,53 @@ class HeldFile:
         if self.content is None:
             raise ValueError("its host keeps this file to itself")
         return self.content
+
+
+OLD_NAMES = "old names"
+"""In the place of a digest of templates: rendered before a rename, so that files say and lie under the old name."""
+
+
+def with_services_renamed(recipe: Recipe, names: Mapping[str, str]) -> Recipe:
+    """The same release in the new names of services; none of them has a process of its own that bears its name.
+
+    Callers know a renamed service by both names. A member stays the name that its leaf says. Where the files say an
+    old name there are no templates that would render them so: the digest is OLD_NAMES.
+    """
+
+    def anchor(one: TrustAnchor) -> TrustAnchor:
+        return one if isinstance(one, OutsideAnchor) else one.with_service_renamed(names)
+
+    def policy(one: PeerPolicy) -> PeerPolicy:
+        members = None if one.members is None else frozenset(Member(anchor(a), s) for a, s in one.members)
+        return PeerPolicy(anchors=frozenset(map(anchor, one.anchors)), members=members)
+
+    def served(one: ServedListener) -> ServedListener:
+        beyond = one.policy.outsiders
+        callers = (caller if caller in beyond else names.get(caller, caller) for caller in one.callers)
+        return replace(one, callers=tuple(sorted(callers)), policy=policy(one.policy))
+
+    def called(one: Callee) -> list[Callee]:
+        endpoints = tuple(sorted(e._replace(instance=e.instance.with_service_renamed(names)) for e in one.endpoints))
+        again = replace(one, endpoints=endpoints, policy=policy(one.policy))
+        if one.is_outside or one.listener.service not in names:
+            return [again]
+        return [again, replace(again, listener=one.listener._replace(service=names[one.listener.service]))]
+
+    def setting(value: SettingValue) -> SettingValue:
+        return tuple(sorted((names.get(s, s), port) for s, port in value)) if isinstance(value, tuple) else value
+
+    callees = [again for one in recipe.callees for again in called(one)]
+    instance = recipe.instance.with_service_renamed(names)
+    says_old_names = instance != recipe.instance or len(callees) > len(recipe.callees)
+    return replace(
+        recipe,
+        instance=instance,
+        runtime_digest=OLD_NAMES if says_old_names else recipe.runtime_digest,
+        credential=recipe.credential.with_service_renamed(names),
+        listeners=tuple(map(served, recipe.listeners)),
+        callees=tuple(sorted(callees, key=lambda callee: callee.listener)),
+        settings=tuple((name, setting(value)) for name, value in recipe.settings),
+    )
 
 
 class FileFact(NamedTuple):

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from mtlsctl.model.credential import AuthorityId
+from mtlsctl.model.trust import common_name_of
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from mtlsctl.model.credential import AuthorityId, CertificationAuthority, Credential, CredentialId
+    from mtlsctl.model.credential import CertificationAuthority, Credential, CredentialId
     from mtlsctl.model.release import Receipt, Recipe
     from mtlsctl.model.topology import Host, InstanceId, ProcessId
 
@@ -48,3 +51,8 @@ class State:
     keys_missing: frozenset[InstanceId] = frozenset()
     interrupted: str | None = None
     """The operation that was begun and never ended, if any; the next apply looks at the hosts first."""
+
+    def common_name_of(self, anchor: AuthorityId | CredentialId) -> str:
+        """The one RDN of an anchor's subject as it was issued, else as it will be: services may be renamed since."""
+        known = self.authorities.get(anchor) if isinstance(anchor, AuthorityId) else self.credentials.get(anchor)
+        return known.profile.common_name if known is not None else common_name_of(self.estate, anchor)

@@ -38,6 +38,10 @@ class InstanceId(NamedTuple):
         """The same instance by the new name of its host, if that has one."""
         return self._replace(host=names.get(self.host, self.host))
 
+    def with_service_renamed(self, names: Mapping[str, str]) -> InstanceId:
+        """The same instance by the new name of its service, if that has one; nobody outside is a service."""
+        return self if self.is_outside else self._replace(service=names.get(self.service, self.service))
+
 
 def outside(name: str) -> str:
     """How somebody from outside is called, so that nobody takes it for a service."""
@@ -188,6 +192,15 @@ Host = DirectoryHost | SshHost
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MovedHost:
     """A host that was renamed where it is; `new` is declared."""
+
+    old: str
+    new: str
+    span: Span | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MovedService:
+    """A service that was renamed and is otherwise the same; `new` is declared."""
 
     old: str
     new: str
@@ -351,6 +364,7 @@ class Inventory:
     digest: str
     shared_authority: AuthorityPolicy = AuthorityPolicy()
     moved: tuple[MovedHost, ...] = ()
+    renamed: tuple[MovedService, ...] = ()
     abandoned: tuple[AbandonedHost, ...] = ()
     external_servers: tuple[ExternalServer, ...] = ()
     certificates: Mapping[str, OutsideCertificate] = field(default_factory=dict)
@@ -362,6 +376,13 @@ class Inventory:
                 door = ListenerId(service.name, listener.name)
                 for caller in listener.callers:
                     yield Edge(caller.service, door), caller.span
+
+    def former_names(self) -> dict[str, list[str]]:
+        """By service the names that it had, sorted: of those that were renamed, as long as the inventory says so."""
+        found: dict[str, list[str]] = {}
+        for one in sorted(self.renamed, key=lambda one: one.old):
+            found.setdefault(one.new, []).append(one.old)
+        return found
 
     def has_authority(self, owner: str) -> bool:
         """Whether this service is to have a CA of its own; of no owner, whether any service is under the shared one."""

@@ -10,7 +10,7 @@ from mtlsctl.deliver.layout import RELEASES_KEPT
 from mtlsctl.errors import PlanRefused, UsageError
 from mtlsctl.failpoints import reach
 from mtlsctl.model.plan import Op
-from mtlsctl.model.topology import DirectoryHost
+from mtlsctl.model.topology import DirectoryHost, InstanceId
 from mtlsctl.operations.connections import at_each
 from mtlsctl.operations.executor import Executor, live_members
 from mtlsctl.operations.history import previous_releases
@@ -42,8 +42,9 @@ if TYPE_CHECKING:
     from mtlsctl.deliver.transport import Transport
     from mtlsctl.errors import DeliveryError, MtlsctlError
     from mtlsctl.inventory import LoadedInventory
+    from mtlsctl.model.plan import ServiceMove
     from mtlsctl.model.state import State
-    from mtlsctl.model.topology import Host, InstanceId, Inventory
+    from mtlsctl.model.topology import Host, Inventory
     from mtlsctl.operations.progress import Event, ProcessEvent
     from mtlsctl.operations.saved_plan import SavedPlan
     from mtlsctl.operations.stores import Passwords
@@ -185,6 +186,7 @@ class _Run:
     unfit: Mapping[InstanceId, MtlsctlError] = field(default_factory=dict)
 
     def go(self) -> Applied:
+        self._refuse_half_a_rename()
         self.writer.unlock()  # a wrong encryption key is found before anything is begun
         is_refactoring = self.planned.plan.is_refactoring
         run = self if is_refactoring else self._proven_and_claimed()
@@ -219,13 +221,44 @@ class _Run:
         return replace(self, unfit=unproven, unreachable={**self.unreachable, **unclaimed})
 
     def _refactored(self) -> _Run:
-        """Write into the state what hosts are called now and which are gone: all that was planned is in these names."""
+        """Write into the state what is called otherwise now and what is gone: all that was planned is in these names.
+
+        What lies on hosts under a service's old name lies under the new one too before the state says that it does.
+        """
         for gone in self.planned.plan.abandonments:
             self.writer.abandon_host(gone.host)
         for move in self.planned.plan.moves:
             self.writer.move_host(move.old, self.planned.inventory.hosts[move.new])
+        for rename in self.planned.plan.renames:
+            self._carry(rename)
+            reach("service.carried")
+            self.writer.move_service(rename.old, rename.new)
+            reach("service.moved")
         run = replace(self, planned=replace(self.planned, state=self.writer.snapshot()))
         return run._proven_and_claimed()  # noqa: SLF001
+
+    def _refuse_half_a_rename(self) -> None:
+        """Raise UsageError M9112: a service has one name on all of its hosts, and those left out are not looked at."""
+        for rename in self.planned.plan.renames:
+            left_out = [one for one in rename.hosts if one in self.hosts and not self.wishes.scope.holds_host(one)]
+            if left_out:
+                raise UsageError(
+                    f"`{rename.old}` becomes `{rename.new}` on all of its hosts at once, and {', '.join(left_out)} "
+                    "would be left out",
+                    code="M9112",
+                    help="apply the rename without choosing hosts",
+                )
+
+    def _carry(self, rename: ServiceMove) -> None:
+        state = self.writer.snapshot()
+        transports = self._transports([one for one in rename.hosts if isinstance(self.hosts.get(one), DirectoryHost)])
+        for name, transport in transports.items():
+            instance = InstanceId(rename.old, name)
+            live, keys = state.live.get(instance), _needed_keys(state, instance)
+            if live is None and not any(transport.has_key(rename.old, one) for one in keys):
+                continue
+            transport.claim(state.lineage)
+            transport.carry(rename.old, rename.new, release=live.receipt.release if live else None, keys=keys)
 
     def _claim(self, names: Iterable[str]) -> dict[str, DeliveryError]:
         """Give the hosts that are not this estate's to change; raises for a folder that is not."""

@@ -96,8 +96,10 @@ def question_for(host: str, state: State, inventory: Inventory, runtimes: Mappin
 
 def _keys_needed(host: str, state: State, inventory: Inventory) -> Iterator[tuple[InstanceId, str]]:
     """Keys that the newest leaf of a declared instance needs; of a request's the key is its owner's."""
-    old_names = {move.new: move.old for move in inventory.moved if move.old in state.hosts}
-    declared = {one._replace(host=old_names.get(one.host, one.host)) for one in inventory.instances()}
+    old_hosts = {move.new: move.old for move in inventory.moved if move.old in state.hosts}
+    old_services = {move.new: move.old for move in inventory.renamed}
+    declared = {one._replace(host=old_hosts.get(one.host, one.host)) for one in inventory.instances()}
+    declared |= {one._replace(service=old_services.get(one.service, one.service)) for one in declared}
     for instance, credential in sorted(newest_credentials(state).items()):
         is_ours = credential.profile.request_sha256 is None
         if instance.host == host and instance in declared - state.keys_missing and is_ours:

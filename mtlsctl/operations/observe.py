@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mtlsctl.model.release import OLD_NAMES
 from mtlsctl.model.topology import DirectoryHost
 from mtlsctl.operations.connections import at_each
 from mtlsctl.operations.drift import DriftKind, judge, question_for, record
@@ -86,11 +87,17 @@ def delete_left_over(
     state = writer.snapshot()
     needed = {*state.live, *inventory.instances()}
     taken = {(_folder_of(hosts[one.host]), one.service) for one in needed if one.host in hosts}
+    # What is live may still name files under the name that its service had: then nothing goes there.
+    unsettled = {
+        _folder_of(hosts[at.host])
+        for at, live in state.live.items()
+        if at.host in hosts and live.recipe.runtime_digest == OLD_NAMES
+    }
     for instance in sorted(state.sequences.keys() - needed):
         host, known = hosts.get(instance.host), state.hosts.get(instance.host)
         if instance.host not in transports or host is None or known is None or _folder_of(host) != _folder_of(known):
             continue
-        if (_folder_of(host), instance.service) not in taken:
+        if (_folder_of(host), instance.service) not in taken and _folder_of(host) not in unsettled:
             if instance not in state.keys_missing:
                 writer.record_key_missing(instance)
             transports[instance.host].delete_service(instance.service)

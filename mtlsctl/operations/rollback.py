@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mtlsctl.errors import MtlsctlError, RollbackRefused
 from mtlsctl.model.keystore import StoreKind
 from mtlsctl.model.plan import Wave
+from mtlsctl.model.release import OLD_NAMES
 from mtlsctl.operations.connections import at_each
 from mtlsctl.operations.executor import live_members
 from mtlsctl.operations.history import previous_releases
@@ -169,6 +170,10 @@ class _Search:
             raise RollbackRefused(f"the release {release} of {instance} is not on its host any more", code=UNFIT)
         files = transport.read_release(instance.service, release)
         recipe = record.recipe
+        if recipe.runtime_digest == OLD_NAMES:
+            raise RollbackRefused(
+                f"the release {release} of {instance} is from before a service was renamed", code=UNFIT
+            )
         policies = [served.policy for served in recipe.listeners] + [callee.policy for callee in recipe.callees]
         stores = specifications(recipe, self.workspace.catalog[recipe.runtime].manifest)
         preflight(

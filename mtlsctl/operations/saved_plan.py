@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         Plan,
         Risk,
         ServiceChange,
+        ServiceMove,
         Step,
     )
     from mtlsctl.model.state import State
@@ -115,6 +116,7 @@ def summary_of(plan: Plan) -> dict[str, int]:
         "grants_added": access.count(Op.ADD),
         "grants_removed": access.count(Op.REMOVE),
         "hosts_moved": len(plan.moves),
+        "services_renamed": len(plan.renames),
         "hosts_abandoned": len(plan.abandonments),
         "hosts_touched": len({step.process.host for step in plan.steps}),
         "processes_touched": len(plan.processes),
@@ -128,6 +130,7 @@ def actions_of(plan: Plan) -> list[dict[str, object]]:
     """Everything that an apply would do, in the order in which it may be done."""
     return [
         *map(_move, plan.moves),
+        *map(_rename, plan.renames),
         *map(_abandonment, plan.abandonments),
         *map(_authority, plan.authority_changes),
         *map(_request, plan.requests),
@@ -197,6 +200,16 @@ _VERBS = {Op.ADD: "issue", Op.CHANGE: "replace", Op.REMOVE: "remove"}
 
 def _move(one: HostMove) -> dict[str, object]:
     return {"id": f"host/{one.old}", "op": "move", "to": one.new, "source": _place(one.span)}
+
+
+def _rename(one: ServiceMove) -> dict[str, object]:
+    return {
+        "id": f"service/{one.old}",
+        "op": "rename",
+        "to": one.new,
+        "hosts": list(one.hosts),
+        "source": _place(one.span),
+    }
 
 
 def _abandonment(one: Abandonment) -> dict[str, object]:

@@ -256,9 +256,7 @@ def _places(applied: AppliedFiles, state: State, *, embedded: bool) -> Iterator[
         for socket in served.sockets
     }
     listeners = [
-        one
-        for instance, recipe in recipes.items()
-        for one in listeners_of(recipe, applied.files[instance], state.estate)
+        one for instance, recipe in recipes.items() for one in listeners_of(recipe, applied.files[instance], state)
     ]
     with EmbeddedServers(listeners) as servers:
 

@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from mtlsctl.model.plan import AccessChange, Op, OutsideGrant, ServiceChange
+from mtlsctl.model.release import OLD_NAMES
 from mtlsctl.model.topology import (
     ANY_MEMBER,
     ANYBODY,
@@ -233,7 +234,9 @@ def _shown_grant(grant: OutsideGrant) -> str:
 
 
 def _details(old: Recipe, new: Recipe) -> Iterator[str]:
-    if old.runtime_digest != new.runtime_digest:
+    if old.runtime_digest == OLD_NAMES:
+        yield "files lie under the new name, and say it"
+    elif old.runtime_digest != new.runtime_digest:
         yield f"template of {new.runtime} changed"
     if old.settings != new.settings:
         yield "settings: " + ", ".join(_changed_settings(old, new))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mtlsctl.model.credential import KeyUsage
 from mtlsctl.model.identifiers import InvalidIdentifier, IpId
-from mtlsctl.model.topology import ClientCertificate
+from mtlsctl.model.topology import ClientCertificate, TrustModel
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 class Wanted:
     """What a leaf has to carry. `transitional_names` are old names that live callers still check.
 
+    `is_compared`: listeners compare the leaf's subject, which has to be the service's name then.
     `authority_ends` is None for a leaf that signs itself. With a `request` the key is that of who made it.
     """
 
@@ -44,6 +45,7 @@ class Wanted:
     usages: frozenset[KeyUsage]
     policy: CertificatePolicy
     request: CertificateRequest | None = None
+    is_compared: bool = False
 
     @property
     def key(self) -> KeyAlgorithm:
@@ -75,6 +77,19 @@ def calls_by_service(inventory: Inventory) -> dict[str, list[tuple[Service, List
 def callers_of_servers_outside(inventory: Inventory) -> frozenset[str]:
     """The services that call a server outside the estate, which may ask for a certificate at any time."""
     return frozenset([caller.service for server in inventory.external_servers for caller in server.callers])
+
+
+def services_compared_by_name(inventory: Inventory) -> frozenset[str]:
+    """Whom listeners tell apart by the subject: members of the shared CA, and who calls where those or outsiders do."""
+    members = frozenset([one.name for one in inventory.services.values() if one.trust is TrustModel.SHARED_CA])
+    beside_others = (
+        caller.service
+        for service in inventory.services.values()
+        for listener in service.listeners
+        if listener.outsiders or any(caller.service in members for caller in listener.callers)
+        for caller in listener.callers
+    )
+    return members.union(beside_others)
 
 
 def usages_of(

@@ -190,6 +190,8 @@ def _credential_reasons(
         yield Reason.TRUST_MODEL_CHANGED
     elif have.authority != wanted.authority:
         yield Reason.CA_ROTATED
+    if wanted.is_compared and have.common_name != wanted.instance.service:
+        yield Reason.SERVICE_RENAMED
     if _names_differ(wanted, newest):
         yield Reason.NAMES_CHANGED
     yield from _key_reasons(wanted, have)

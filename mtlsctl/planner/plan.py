@@ -22,6 +22,7 @@ from mtlsctl.planner.identities import (
     callers_of_servers_outside,
     calls_by_service,
     names_still_checked,
+    services_compared_by_name,
     usages_of,
 )
 from mtlsctl.planner.lifecycle import (
@@ -35,6 +36,7 @@ from mtlsctl.planner.lifecycle import (
 from mtlsctl.planner.outside import Scene, outside_findings, outside_risks
 from mtlsctl.planner.refactoring import refactored
 from mtlsctl.planner.safety import (
+    borne_name_refusals,
     budget_findings,
     change_refusals,
     enforcement_refusals,
@@ -46,20 +48,21 @@ from mtlsctl.planner.safety import (
     process_refusals,
     restart_risks,
 )
-from mtlsctl.planner.trust import desired_recipes, presented_anchors
+from mtlsctl.planner.trust import desired_recipes, presented_members
 from mtlsctl.planner.waves import leaving_recipe, make_steps
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from datetime import datetime
 
+    from mtlsctl.model.credential import CertificateProfile
     from mtlsctl.model.diagnostic import Diagnostic
     from mtlsctl.model.plan import AccessChange, ServiceChange, Step
     from mtlsctl.model.release import Recipe
     from mtlsctl.model.runtime import Runtime
     from mtlsctl.model.state import State
     from mtlsctl.model.topology import InstanceId, Inventory, Listener, Service
-    from mtlsctl.model.trust import OutsideFacts, TrustAnchor
+    from mtlsctl.model.trust import Member, OutsideFacts, TrustAnchor
     from mtlsctl.planner.lifecycle import AuthorityDecision, CredentialDecision
 
 _NUMBER = re.compile(r"(?<= CA) g[0-9]+|(?<=[a-z0-9])#[0-9]+")
@@ -78,7 +81,7 @@ def make_plan(
     `outside` says what each certificate from outside holds that the inventory or something live names, by its SHA-256;
     raises KeyError for one that is missing.
     """
-    done = refactored(inventory, state)
+    done = refactored(inventory, state, runtimes)
     state = done.state
     course = _chart(inventory, state, runtimes, now, renew=True)
     caused = course if not course.is_due else _chart(inventory, state, runtimes, now, renew=False)
@@ -101,6 +104,7 @@ def make_plan(
         inventory_digest=inventory.digest,
         created_at=now,
         moves=done.moves,
+        renames=done.renames,
         abandonments=done.abandonments,
         access=access,
         risks=(
@@ -176,7 +180,7 @@ def _chart(
     live = _live_recipes(state)
     steps: tuple[Step, ...] = ()
     if live != desired:
-        presented = presented_anchors(state)
+        presented = presented_members(state, credentials.values())
         leaving = _leaving(inventory, live, desired, presented, runtimes)
         identities = frozenset(one.id.instance for one in credentials.values() if _has_new_face(one, live, state))
         steps = _with_restarts(make_steps(live, desired, leaving, presented, identities), live, runtimes)
@@ -245,6 +249,7 @@ def _decide_credentials(
     renew: bool,
 ) -> dict[InstanceId, CredentialDecision]:
     newest, calling_outside = newest_credentials(state), callers_of_servers_outside(inventory)
+    compared = services_compared_by_name(inventory)
     decisions: dict[InstanceId, CredentialDecision] = {}
     for service in inventory.services.values():
         authority, ends = _issuer_of(service, authorities)
@@ -260,6 +265,7 @@ def _decide_credentials(
                 usages=usages,
                 policy=service.certificate,
                 request=service.request_for(instance.host),
+                is_compared=service.name in compared,
             )
             decisions[instance] = decide_credential(wanted, newest.get(instance), state, now, renew=renew)
     return decisions
@@ -282,7 +288,7 @@ def _leaving(
     inventory: Inventory,
     live: Mapping[InstanceId, Recipe],
     desired: Mapping[InstanceId, Recipe],
-    presented: Mapping[str, frozenset[TrustAnchor]],
+    presented: Mapping[str, frozenset[Member]],
     runtimes: Mapping[str, Runtime],
 ) -> dict[InstanceId, Recipe]:
     """Instances that go while their service stays: callers dial them until WITHDRAW, so they are extended too."""
@@ -298,7 +304,7 @@ def _leaving(
 
 
 def _has_new_face(decision: CredentialDecision, live: Mapping[InstanceId, Recipe], state: State) -> bool:
-    """Whether peers can tell the new leaf from the live one: another CA, other names, other usages."""
+    """Whether peers can tell the new leaf from the live one: another CA, other names or subject, other usages."""
     recipe = live.get(decision.id.instance)
     if recipe is None or recipe.credential == decision.id:
         return recipe is None
@@ -306,11 +312,11 @@ def _has_new_face(decision: CredentialDecision, live: Mapping[InstanceId, Recipe
     new = decision.profile or (decision.before.profile if decision.before else None)
     if old is None or new is None:
         return True
-    return (old.profile.anchor, set(old.profile.presented_names), old.profile.usages) != (
-        new.anchor,
-        set(new.presented_names),
-        new.usages,
-    )
+    return _face(old.profile) != _face(new)
+
+
+def _face(profile: CertificateProfile) -> tuple[object, ...]:
+    return profile.anchor, profile.common_name, set(profile.presented_names), profile.usages
 
 
 def _to_be_shown(course: _Course) -> dict[InstanceId, TrustAnchor]:
@@ -329,11 +335,12 @@ def _findings(scene: Scene, state: State, course: _Course) -> Iterator[Diagnosti
         callees = (called.name for called, _ in course.calls.get(service.name, ()))
         yield from enforcement_refusals(service, runtimes[service.runtime], callees, models)
     for name, recipe in _widest(course).items():
-        yield from budget_findings(state.estate, recipe, inventory.services[name].span, scene.facts)
+        yield from budget_findings(state, recipe, inventory.services[name].span, scene.facts)
     if scene.is_concerned:
         yield from outside_findings(scene)
     yield from process_refusals(inventory, course.desired)
     yield from name_refusals(inventory)
+    yield from borne_name_refusals(inventory, state)
     yield from change_refusals(inventory, runtimes, live, course.desired)
     yield from port_refusals(inventory, live, course.steps)
 
@@ -434,6 +441,8 @@ def _fingerprint(plan: Plan) -> str:
     }
     if plan.is_refactoring:
         causes["hosts"] = [[one.old, one.new] for one in plan.moves] + [[one.host] for one in plan.abandonments]
+    if plan.renames:
+        causes["renames"] = [[one.old, one.new] for one in plan.renames]
     if beyond := _outside_causes(plan.access):
         causes["outside"] = beyond
     ordered = {kind: sorted(found) for kind, found in causes.items()}  # each begins with what it is about, once

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
+from mtlsctl.model.credential import SHARED
 from mtlsctl.model.diagnostic import Diagnostic, Severity
 from mtlsctl.model.plan import Op, Risk
 from mtlsctl.model.topology import ANYBODY, Authorize, ClientCertificate, InstanceId, TrustModel
@@ -13,7 +14,6 @@ from mtlsctl.model.trust import (
     NAME_BYTES_WARN,
     NOTHING_OUTSIDE,
     OutsideAnchor,
-    common_name_of,
     name_bytes,
 )
 from mtlsctl.planner.lifecycle import newest_credentials
@@ -44,6 +44,8 @@ NAME_OF_ANOTHER = "M2016"
 MOVE_COLLIDES = "M2017"
 MOVE_ELSEWHERE = "M2018"
 NOTHING_LEFT = "M2019"
+OWN_PROGRAM = "M2040"
+OVER_SSH = "M2041"
 NEW_PLACEMENT = "M2101"
 MOVED_FOLDER = "M2102"
 OPEN_TO_ANYBODY = "M2103"
@@ -64,9 +66,11 @@ MEANINGS = {
     PROCESS_NAME: "a service has the name of a runtime's process on the same host",
     SECOND_PORT: "a program that listens at one port cannot serve the old and the new one until callers have moved",
     NAME_OF_ANOTHER: "a service answers to the name by which the shared CA calls another one",
-    MOVE_COLLIDES: "a host cannot take a name that the state already knows as another host's",
+    MOVE_COLLIDES: "a host or a service cannot take a name that the state already knows as another one's",
     MOVE_ELSEWHERE: "a host that is renamed stays where it is: keys do not move",
     NOTHING_LEFT: "an entry of `moved` or `removed` has nothing left to do",
+    OWN_PROGRAM: "a service cannot be renamed whose program finds its files by the service's name",
+    OVER_SSH: "a service cannot be renamed yet where something of it lies on a host over SSH",
     HOST_GIVEN_UP: "a host is given up with keys that are good until their end",
     NEW_PLACEMENT: "a service's key goes to a host for the first time",
     MOVED_FOLDER: "a host's folder is another now",
@@ -183,7 +187,7 @@ def _refusal(code: str, service: Service, message: str) -> Diagnostic:
 
 
 def budget_findings(
-    estate: str, recipe: Recipe, span: Span | None, outside: Mapping[str, OutsideFacts] = NOTHING_OUTSIDE
+    state: State, recipe: Recipe, span: Span | None, outside: Mapping[str, OutsideFacts] = NOTHING_OUTSIDE
 ) -> Iterator[Diagnostic]:
     """CA names are sent to every caller: above 30,000 bytes a Java caller may fail, above 64,000 everyone does."""
     for served in recipe.listeners:
@@ -192,7 +196,7 @@ def budget_findings(
         total = sum(
             outside[anchor.sha256].name_bytes
             if isinstance(anchor, OutsideAnchor)
-            else name_bytes(common_name_of(estate, anchor))
+            else name_bytes(state.common_name_of(anchor))
             for anchor in served.policy.anchors
         )
         if total > NAME_BYTES_WARN:
@@ -386,6 +390,23 @@ def name_refusals(inventory: Inventory) -> Iterator[Diagnostic]:
                     span=service.span,
                     help="use a name with a dot in it: some programs would take the one for the other",
                 )
+
+
+def borne_name_refusals(inventory: Inventory, state: State) -> Iterator[Diagnostic]:
+    """The shared CA gives one name to one service: not to a new one while another shows it that was renamed."""
+    for live in state.live.values():
+        leaf = state.credentials.get(live.recipe.credential)
+        if leaf is None or leaf.profile.authority.service != SHARED:
+            continue
+        owner, name = leaf.id.instance.service, leaf.profile.common_name
+        taken = inventory.services.get(name)
+        if owner != name and taken is not None and taken.trust is TrustModel.SHARED_CA:
+            yield Diagnostic(
+                code=MOVE_COLLIDES,
+                message=f"`{name}` is the name that {leaf.id.instance} still shows, which was called so before",
+                span=taken.span,
+                help=f"apply once without the service `{name}`, so that `{owner}` gets its new certificates",
+            )
 
 
 def restart_risks(inventory: Inventory, steps: Iterable[Step]) -> Iterator[Risk]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ from mtlsctl.model.trust import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from mtlsctl.model.runtime import Runtime
     from mtlsctl.model.state import State
@@ -40,14 +41,22 @@ if TYPE_CHECKING:
     from mtlsctl.planner.lifecycle import AuthorityDecision, CredentialDecision
 
 
-def presented_anchors(state: State) -> dict[str, frozenset[TrustAnchor]]:
-    """By service: the anchors of everything that its live instances present now."""
-    presented: dict[str, set[TrustAnchor]] = {}
+def presented_members(state: State, decisions: Iterable[CredentialDecision] = ()) -> dict[str, frozenset[Member]]:
+    """By service: the anchors of everything that its live instances present now, each with the subject's name.
+
+    Also what was issued under an earlier name and is about to be presented.
+    """
+    presented: dict[str, set[Member]] = {}
     for instance, live in state.live.items():
         credential = state.credentials.get(live.recipe.credential)
         if credential is not None:
-            presented.setdefault(instance.service, set()).add(credential.profile.anchor)
-    return {service: frozenset(anchors) for service, anchors in presented.items()}
+            shown = Member(credential.profile.anchor, credential.profile.common_name)
+            presented.setdefault(instance.service, set()).add(shown)
+    for one in decisions:
+        service, before = one.id.instance.service, one.before
+        if one.profile is None and before is not None and before.profile.common_name != service:
+            presented.setdefault(service, set()).add(Member(before.profile.anchor, before.profile.common_name))
+    return {service: frozenset(members) for service, members in presented.items()}
 
 
 def anchors_by_service(
@@ -134,6 +143,15 @@ def external_callee(server: ExternalServer) -> Callee:
     )
 
 
+def _by_former_names(callees: Iterable[Callee], former_names: Mapping[str, Iterable[str]]) -> list[Callee]:
+    """A caller's program knows its callees by name: a renamed one by each, for as long as the inventory says so."""
+    return [
+        replace(callee, listener=callee.listener._replace(service=former))
+        for callee in callees
+        for former in former_names.get(callee.listener.service, ())
+    ]
+
+
 def _callees_by_service(
     inventory: Inventory, anchors_of: Mapping[str, frozenset[TrustAnchor]]
 ) -> Mapping[str, list[Callee]]:
@@ -161,11 +179,13 @@ def desired_recipes(
 ) -> dict[InstanceId, Recipe]:
     """What every declared instance is to hold when all waves are done."""
     anchors_of = anchors_by_service(inventory, authorities, credentials)
-    callees_of = _callees_by_service(inventory, anchors_of)
+    callees_of, former_names = _callees_by_service(inventory, anchors_of), inventory.former_names()
     recipes: dict[InstanceId, Recipe] = {}
     for service in inventory.services.values():
         runtime = runtimes[service.runtime]
         callees = tuple(callees_of.get(service.name, ()))
+        if former_names:
+            callees = tuple(sorted([*callees, *_by_former_names(callees, former_names)], key=attrgetter("listener")))
         for instance in service.instances:
             host = inventory.hosts[instance.host]
             decision = credentials[instance]

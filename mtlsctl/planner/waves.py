@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from mtlsctl.model.plan import Step, StepId, Wave
 from mtlsctl.model.topology import ClientCertificate
-from mtlsctl.model.trust import NOBODY, Member, PeerPolicy, TrustAnchor, policy_of
+from mtlsctl.model.trust import EVERYBODY, NOBODY, Member, PeerPolicy, policy_of, vouched_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 LOOSENESS = {mode: rank for rank, mode in enumerate(ClientCertificate)}
 
 
-def extend_recipe(live: Recipe, desired: Recipe, presented: Mapping[str, frozenset[TrustAnchor]]) -> Recipe:
+def extend_recipe(live: Recipe, desired: Recipe, presented: Mapping[str, frozenset[Member]]) -> Recipe:
     """The old identity, accepting old and new peers, on old and new ports, still dialling the old ones.
 
     A new call, and a first door, begin with ACTIVATE: the old leaf need not have the key usage for it.
@@ -41,7 +41,7 @@ def extend_recipe(live: Recipe, desired: Recipe, presented: Mapping[str, frozens
     )
 
 
-def activate_recipe(live: Recipe | None, desired: Recipe, presented: Mapping[str, frozenset[TrustAnchor]]) -> Recipe:
+def activate_recipe(live: Recipe | None, desired: Recipe, presented: Mapping[str, frozenset[Member]]) -> Recipe:
     """The new identity, accepting old and new peers, dialling the new ports of the old instances.
 
     A new leaf need not have the key usage for what ends: a call, or the last door, ends with the old leaf.
@@ -58,7 +58,7 @@ def activate_recipe(live: Recipe | None, desired: Recipe, presented: Mapping[str
 
 
 def _widened_listeners(
-    live: Recipe | None, desired: Recipe, presented: Mapping[str, frozenset[TrustAnchor]]
+    live: Recipe | None, desired: Recipe, presented: Mapping[str, frozenset[Member]]
 ) -> tuple[ServedListener, ...]:
     old = {served.name: served for served in live.listeners} if live is not None else {}
     widened = [_widened_listener(old.pop(new.name, None), new, presented) for new in desired.listeners]
@@ -66,16 +66,18 @@ def _widened_listeners(
 
 
 def _widened_listener(
-    old: ServedListener | None, new: ServedListener, presented: Mapping[str, frozenset[TrustAnchor]]
+    old: ServedListener | None, new: ServedListener, presented: Mapping[str, frozenset[Member]]
 ) -> ServedListener:
     """The union of both; `presented` lets in what declared callers still show, also at a new instance."""
     asks = new.client_certificate is not ClientCertificate.NONE
-    shown = [Member(anchor, caller) for caller in new.callers for anchor in presented.get(caller, ())] if asks else []
-    policy = _widened(new.policy, policy_of(shown))
+    shown = [(caller, one) for caller in new.callers for one in presented.get(caller, ())] if asks else []
+    policy = _widened(new.policy, policy_of([Member(one.anchor, _compared(caller, one)) for caller, one in shown]))
     if old is None:
+        policy = _with_old_subjects(policy, shown)
         return new if policy == new.policy else replace(new, policy=policy)
     loosest = max(old.client_certificate, new.client_certificate, key=LOOSENESS.__getitem__)
     asked = _widened(policy, old.policy) if loosest is not ClientCertificate.NONE else NOBODY
+    asked = _with_old_subjects(asked, shown)
     return replace(
         new,
         sockets=tuple(sorted({*old.sockets, *new.sockets}, key=str)),
@@ -86,6 +88,21 @@ def _widened_listener(
     )
 
 
+def _compared(caller: str, shown: Member) -> str:
+    """What is compared under an anchor: the subject under that of many, else nothing, whatever a caller's leaf says."""
+    return shown.name if vouched_for(shown.anchor) == EVERYBODY else caller
+
+
+def _with_old_subjects(policy: PeerPolicy, shown: Iterable[tuple[str, Member]]) -> PeerPolicy:
+    """Where names are compared, also the subjects that callers show which were renamed since."""
+    members = policy.members
+    if members is None:
+        return policy
+    open_to_all = {one.anchor for one in members if one.name == EVERYBODY}
+    more = {one for _, one in shown if one.anchor not in open_to_all} - members
+    return policy_of(members | more) if more else policy
+
+
 def _widened(policy: PeerPolicy, other: PeerPolicy) -> PeerPolicy:
     """Whoever one of the two lets in. Names are kept as long as an anchor needs them."""
     if other.anchors <= policy.anchors and policy.members is None:
@@ -94,7 +111,7 @@ def _widened(policy: PeerPolicy, other: PeerPolicy) -> PeerPolicy:
 
 
 def _widened_callees(
-    live: Recipe | None, desired: Recipe, presented: Mapping[str, frozenset[TrustAnchor]], *, dial_new_ports: bool
+    live: Recipe | None, desired: Recipe, presented: Mapping[str, frozenset[Member]], *, dial_new_ports: bool
 ) -> tuple[Callee, ...]:
     old = {callee.listener: callee for callee in live.callees} if live is not None else {}
     widened = [
@@ -105,12 +122,12 @@ def _widened_callees(
 
 
 def _widened_callee(
-    old: Callee | None, new: Callee, presented: Mapping[str, frozenset[TrustAnchor]], *, dial_new_ports: bool
+    old: Callee | None, new: Callee, presented: Mapping[str, frozenset[Member]], *, dial_new_ports: bool
 ) -> Callee:
     if new.is_outside:
         # Nothing there waits for us, and no two ways to believe it go together: it changes in one switch.
         return new if old is None or dial_new_ports else old
-    anchors = new.policy.anchors | presented.get(new.listener.service, frozenset())
+    anchors = new.policy.anchors.union(one.anchor for one in presented.get(new.service, ()))
     if old is None:
         return new if anchors == new.policy.anchors else replace(new, policy=PeerPolicy(anchors=anchors))
     endpoints = _redialled(old.endpoints, new.endpoints) if dial_new_ports else old.endpoints
@@ -131,7 +148,7 @@ def _redialled(old: tuple[Endpoint, ...], new: tuple[Endpoint, ...]) -> tuple[En
 
 
 def leaving_recipe(
-    live: Recipe, doors: Iterable[ServedListener], presented: Mapping[str, frozenset[TrustAnchor]], digest: str
+    live: Recipe, doors: Iterable[ServedListener], presented: Mapping[str, frozenset[Member]], digest: str
 ) -> Recipe:
     """An instance that goes, as it has to be while callers still dial it: its doors let in what they will show.
 
@@ -152,9 +169,7 @@ def trust_view(recipe: Recipe) -> tuple[object, ...]:
     return (recipe.credential, recipe.server_names, recipe.listeners, recipe.callees)
 
 
-def releases_of(
-    live: Recipe | None, desired: Recipe, presented: Mapping[str, frozenset[TrustAnchor]]
-) -> dict[Wave, Recipe]:
+def releases_of(live: Recipe | None, desired: Recipe, presented: Mapping[str, frozenset[Member]]) -> dict[Wave, Recipe]:
     """The releases that take one instance from live to desired, at most three; equal neighbours become one."""
     if live == desired:
         return {}
@@ -179,7 +194,7 @@ def make_steps(
     live: Mapping[InstanceId, Recipe],
     desired: Mapping[InstanceId, Recipe],
     leaving: Mapping[InstanceId, Recipe],
-    presented: Mapping[str, frozenset[TrustAnchor]],
+    presented: Mapping[str, frozenset[Member]],
     new_identities: frozenset[InstanceId],
 ) -> tuple[Step, ...]:
     """Every release and removal with what it waits for, in an order that satisfies the waits.

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from mtlsctl.store.database import Database
 
+_Written = tuple[str, int, str, str]
+"""Issuer's service and generation, serial, event."""
+
 _MANY = 20
 """Of one kind: more of them tell nothing more."""
 
@@ -91,12 +94,16 @@ def _journal(database: Database, connection: sqlite3.Connection) -> Iterator[str
 
 def _signature_rows(connection: sqlite3.Connection) -> Iterator[str]:
     """Two journal rows for each signature that was made, one for each that may have been, none for a mere intent."""
-    written: Counter[tuple[str, int, str, str]] = Counter()
+    written: Counter[_Written] = Counter()
     for event, detail in connection.execute(
-        "SELECT event, detail FROM journal WHERE event IN (?, ?)", (Event.SIGNING, Event.SIGNED)
+        "SELECT event, detail FROM journal WHERE event IN (?, ?, ?) ORDER BY number",
+        (Event.SIGNING, Event.SIGNED, Event.SERVICE_MOVED),
     ):
         plain = json.loads(detail)
-        written[(*plain["issuer"], plain["serial"], event)] += 1
+        if event == Event.SERVICE_MOVED:
+            written = _called_anew(written, plain["service"], plain["to"])
+        else:
+            written[(*plain["issuer"], plain["serial"], event)] += 1
     rows = connection.execute("SELECT issuer_service, issuer_generation, serial, signing, signed FROM signatures")
     wrong: list[str] = []
     for service, generation, serial, signing, signed in rows:
@@ -110,6 +117,11 @@ def _signature_rows(connection: sqlite3.Connection) -> Iterator[str]:
         for service, generation, serial, _ in written
     ]
     yield from wrong[:_MANY]
+
+
+def _called_anew(written: Counter[_Written], old: str, new: str) -> Counter[_Written]:
+    """Rows keep the name that an issuer had at the time; the tables say what it is called now."""
+    return Counter({(new if one[0] == old else one[0], *one[1:]): count for one, count in written.items()})
 
 
 def _certificates(connection: sqlite3.Connection) -> Iterator[str]:

@@ -25,6 +25,7 @@ AUTHORITY_KEY_GONE = "M3034"
 GOES_BACK = "M3040"
 TARGET_EXISTS = "M3041"
 HOST_KNOWN = "M3042"
+SERVICE_KNOWN = "M3043"
 SWAPPED_CERTIFICATE = "M3050"
 
 DOES_NOT_OPEN = "M7001"
@@ -59,6 +60,7 @@ MEANINGS = MappingProxyType(
         GOES_BACK: "The backup is older than the state: what was signed since would be forgotten.",
         TARGET_EXISTS: "A backup replaces nothing: the file exists.",
         HOST_KNOWN: "A host cannot be given a name under which the state holds something already.",
+        SERVICE_KNOWN: "A service cannot be given a name under which the state holds something already.",
         SWAPPED_CERTIFICATE: "The certificate of a CA in the state is not of the key that was sealed with it.",
         DOES_NOT_OPEN: "The encryption key is not the one that sealed the CA keys, or one was altered or moved.",
         KEY_MISSING: "There is no encryption key where it is looked for, or what is there is none.",

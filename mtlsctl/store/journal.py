@@ -29,6 +29,7 @@ class Event(StrEnum):
     HOSTS = "hosts recorded"
     HOST_FORGOTTEN = "host forgotten"
     HOST_MOVED = "host moved"
+    SERVICE_MOVED = "service moved"
     HOST_ABANDONED = "host abandoned"
     RELEASES = "releases recorded"
     SWITCH_INTENDED = "switch intended"

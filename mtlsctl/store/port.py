@@ -188,6 +188,14 @@ class StateWriter(StateReader, Protocol):
         Raises StateError when anything is on record of the new name already.
         """
 
+    def move_service(self, old: str, new: str) -> None:
+        """A service bears another name from now on; all that was on record of it is on record of the new one.
+
+        The keys of its CAs are sealed anew. What was signed stays as it was, subjects too, and so does the last number
+        given out under the old name. Raises StateError when anything was issued under the new name already, and
+        SealedKeyError.
+        """
+
     def abandon_host(self, name: str) -> None:
         """A host that is gone: as if it had been cleaned, though nobody cleaned it."""
 

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 
 from mtlsctl.errors import SealedKeyError, StateError, StateLocked
 from mtlsctl.model.credential import AuthorityId, CredentialId
-from mtlsctl.model.release import canonical_json, recipe_from_json, recipe_to_json, with_hosts_renamed
+from mtlsctl.model.release import (
+    OLD_NAMES,
+    canonical_json,
+    recipe_from_json,
+    recipe_to_json,
+    with_hosts_renamed,
+    with_services_renamed,
+)
 from mtlsctl.model.secret import Secret
 from mtlsctl.store import codes, records, sealing
 from mtlsctl.store.journal import Event, Head, head_of, next_row
@@ -24,7 +31,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from mtlsctl.model.credential import CertificationAuthority, Credential
-    from mtlsctl.model.release import Receipt
+    from mtlsctl.model.release import Receipt, Recipe
     from mtlsctl.model.topology import Host, InstanceId
     from mtlsctl.store.database import Database
     from mtlsctl.store.journal import Row
@@ -288,6 +295,39 @@ class SqliteWriter(SqliteReader):
             _rename_host(transaction.connection, old, host)
             transaction.journal(Event.HOST_MOVED, {"host": old, "to": host.name})
 
+    def move_service(self, old: str, new: str) -> None:
+        keys = self._sealed_anew(old, new)
+        with self._writing() as transaction:
+            _refuse_known_service(transaction.connection, new)
+            _rename_service(transaction.connection, old, new)
+            transaction.connection.executemany(
+                "UPDATE authorities SET sealed_key = ? WHERE service = ? AND generation = ?", keys
+            )
+            transaction.journal(Event.SERVICE_MOVED, {"service": old, "to": new})
+
+    def _sealed_anew(self, old: str, new: str) -> list[tuple[bytes, str, int]]:
+        """A sealed key opens at its own place only, and its CA's name is part of that."""
+        with self._database.reading() as connection:
+            rows = connection.execute(
+                "SELECT generation, certificate_sha256, sealed_key FROM authorities "
+                "WHERE service = ? AND sealed_key IS NOT NULL",
+                (old,),
+            ).fetchall()
+        key = self._encryption_key() if rows else None
+        return [
+            (
+                sealing.seal(
+                    key,
+                    self._place(AuthorityId(new, generation), sha256),
+                    sealing.unseal(key, self._place(AuthorityId(old, generation), sha256), sealed),
+                ),
+                new,
+                generation,
+            )
+            for generation, sha256, sealed in rows
+            if key is not None
+        ]
+
     def record_releases(self, releases: Sequence[ReleaseRecord]) -> None:
         with self._writing() as transaction:
             _keep_releases(transaction.connection, releases)
@@ -481,9 +521,14 @@ def _credential_row(credential: Credential) -> tuple[object, ...]:
 
 
 def _keep_releases(connection: sqlite3.Connection, releases: Sequence[ReleaseRecord]) -> None:
-    """A release that is known already stays as it is: its name is made from its content."""
+    """A release that is known already stays as it is: its name is made from its content.
+
+    One that was known under an old name of its service, and is rendered again under that name, says it rightly again.
+    """
     connection.executemany(
-        "INSERT INTO releases VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (service, host, release) DO NOTHING",
+        "INSERT INTO releases VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (service, host, release) "
+        "DO UPDATE SET recipe = excluded.recipe "
+        "WHERE json_extract(releases.recipe, '$.runtime_digest') = ?",
         [
             (
                 *one.recipe.instance,
@@ -491,6 +536,7 @@ def _keep_releases(connection: sqlite3.Connection, releases: Sequence[ReleaseRec
                 one.release_digest,
                 one.recipe.credential.sequence,
                 canonical_json(recipe_to_json(one.recipe)),
+                OLD_NAMES,
             )
             for one in releases
         ],
@@ -568,15 +614,63 @@ def _rename_host(connection: sqlite3.Connection, old: str, host: Host) -> None:
         "INSERT INTO hosts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
         (host.name, records.host_to_text(host)),
     )
-    _rename_in_recipes(connection, {old: host.name})
+    _rename_in_recipes(connection, lambda recipe: with_hosts_renamed(recipe, {old: host.name}))
 
 
-def _rename_in_recipes(connection: sqlite3.Connection, names: Mapping[str, str]) -> None:
-    """Recipes name the instances that they call, and under `pinned` whom they trust: on whatever host they are."""
+_OF_A_SERVICE = ("authorities", "leaf_ends", "credentials", "releases", "live", "switch_members")
+"""Tables with a column `service` whose rows are of what was issued or asked for, so that a name in them is known."""
+
+
+def _refuse_known_service(connection: sqlite3.Connection, name: str) -> None:
+    for table in _OF_A_SERVICE:
+        row = connection.execute(f"SELECT 1 FROM {table} WHERE service = ? LIMIT 1", (name,)).fetchone()  # noqa: S608  our own names
+        if row is not None:
+            raise StateError(f"the state knows a service `{name}` already", code=codes.SERVICE_KNOWN)
+
+
+def _rename_service(connection: sqlite3.Connection, old: str, new: str) -> None:
+    """Everywhere at once, as with hosts. The last numbers stay under the old name too, for whoever bears it next.
+
+    A signature stays on record as it was made; who made it is what is called otherwise now.
+    """
+    connection.execute("PRAGMA defer_foreign_keys = ON")
+    connection.execute(
+        "INSERT INTO generations SELECT ?2, last FROM generations WHERE service = ?1 "
+        "ON CONFLICT (service) DO UPDATE SET last = max(last, excluded.last)",
+        (old, new),
+    )
+    connection.execute(
+        "INSERT INTO instances SELECT ?2, host, last_sequence, newest, key_missing FROM instances WHERE service = ?1 "
+        "ON CONFLICT (service, host) DO UPDATE SET last_sequence = max(last_sequence, excluded.last_sequence), "
+        "newest = excluded.newest, key_missing = excluded.key_missing",
+        (old, new),
+    )
+    connection.execute("UPDATE instances SET newest = NULL, key_missing = 0 WHERE service = ?", (old,))
+    for table in _OF_A_SERVICE:
+        connection.execute(f"UPDATE {table} SET service = ? WHERE service = ?", (new, old))  # noqa: S608  our own names
+    connection.execute("UPDATE credentials SET issuer_service = ? WHERE issuer_service = ?", (new, old))
+    with _unguarded(connection, "signature_is_not_rewritten"):
+        connection.execute("UPDATE signatures SET issuer_service = ? WHERE issuer_service = ?", (new, old))
+    _rename_in_recipes(connection, lambda recipe: with_services_renamed(recipe, {old: new}))
+
+
+@contextmanager
+def _unguarded(connection: sqlite3.Connection, guard: str) -> Iterator[None]:
+    """Without one guard, within this transaction; it stands again, to the letter, before anybody else can write."""
+    query = "SELECT sql FROM sqlite_master WHERE type = 'trigger' AND name = ?"
+    row = connection.execute(query, (guard,)).fetchone()
+    connection.execute(f"DROP TRIGGER IF EXISTS {guard}")
+    yield
+    if row is not None:
+        connection.execute(row[0])
+
+
+def _rename_in_recipes(connection: sqlite3.Connection, renamed: Callable[[Recipe], Recipe]) -> None:
+    """Recipes name the instances that they call and those whom they trust: on whatever host they are."""
     rows = connection.execute("SELECT service, host, release, recipe FROM releases").fetchall()
     changed = []
     for service, at, release, text in rows:
-        renamed = canonical_json(recipe_to_json(with_hosts_renamed(recipe_from_json(json.loads(text)), names)))
-        if renamed != text:
-            changed.append((renamed, service, at, release))
+        again = canonical_json(recipe_to_json(renamed(recipe_from_json(json.loads(text)))))
+        if again != text:
+            changed.append((again, service, at, release))
     connection.executemany("UPDATE releases SET recipe = ? WHERE service = ? AND host = ? AND release = ?", changed)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from mtlsctl.model.files import clients_file
 from mtlsctl.model.topology import ClientCertificate, InstanceId
-from mtlsctl.model.trust import OutsideAnchor, common_name_of
+from mtlsctl.model.trust import OutsideAnchor
 from mtlsctl.pki.inspect import issuer_and_subject, subject_text
 from mtlsctl.pki.outside import is_issued_by
 from mtlsctl.pki.stores import parse_bundle
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from mtlsctl.model.release import HeldFile, Recipe, ServedListener
+    from mtlsctl.model.state import State
 
 _HOST = "127.0.0.1"
 _TIMEOUT_SECONDS = 5.0
@@ -66,7 +67,7 @@ class EmbeddedListener:
         return self.clients is None and self.client_certificate is not ClientCertificate.NONE
 
 
-def listeners_of(recipe: Recipe, files: Mapping[str, HeldFile], estate: str) -> tuple[EmbeddedListener, ...]:
+def listeners_of(recipe: Recipe, files: Mapping[str, HeldFile], state: State) -> tuple[EmbeddedListener, ...]:
     """Every listener of a release from its files as they were read back; raises KeyError when one is missing."""
     identity = identity_of(files)
     return tuple(
@@ -78,13 +79,13 @@ def listeners_of(recipe: Recipe, files: Mapping[str, HeldFile], estate: str) -> 
             client_certificate=served.client_certificate,
             protocols=served.protocols,
             server_names=recipe.server_names,
-            members=_members(served, files, estate),
+            members=_members(served, files, state),
         )
         for served in recipe.listeners
     )
 
 
-def _members(served: ServedListener, files: Mapping[str, HeldFile], estate: str) -> frozenset[tuple[str, str]] | None:
+def _members(served: ServedListener, files: Mapping[str, HeldFile], state: State) -> frozenset[tuple[str, str]] | None:
     """Raises KeyError when an anchor from outside is not among the files."""
     if served.policy.members is None:
         return None
@@ -94,7 +95,7 @@ def _members(served: ServedListener, files: Mapping[str, HeldFile], estate: str)
         (
             subjects[one.anchor.sha256]
             if isinstance(one.anchor, OutsideAnchor)
-            else f"CN={common_name_of(estate, one.anchor)}",
+            else f"CN={state.common_name_of(one.anchor)}",
             one.subject,
         )
         for one in served.policy.members

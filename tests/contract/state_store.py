@@ -20,6 +20,7 @@ from mtlsctl.model.credential import (
     KeyUsage,
 )
 from mtlsctl.model.release import (
+    OLD_NAMES,
     Callee,
     Endpoint,
     FileFact,
@@ -39,7 +40,7 @@ from mtlsctl.model.topology import (
     SshHost,
 )
 from mtlsctl.model.trust import OutsideAnchor, PeerPolicy
-from mtlsctl.planner.refactoring import with_hosts_moved, without_hosts
+from mtlsctl.planner.refactoring import with_hosts_moved, with_services_moved, without_hosts
 from mtlsctl.store.journal import Event
 from mtlsctl.store.port import Intent, Outcome, ReleaseRecord, SwitchRecord
 
@@ -454,6 +455,7 @@ class StateStoreContract:
                 writer.unlock,
                 lambda: writer.authority_key(MAIL_CA),
                 lambda: writer.add_authority(*authority(MAIL_CA_2), CA_KEY),
+                lambda: writer.move_service("mail", "post"),
             )
             for attempt in refused:
                 with pytest.raises(SealedKeyError, match="cannot be opened with this key") as caught:
@@ -541,6 +543,76 @@ class StateStoreContract:
             writer.move_host("alpha", replace(HOSTS[0], name="gamma"))
         assert caught.value.code == "M3042"
         assert writer.snapshot() == before
+
+    def test_a_service_that_is_moved_is_in_every_place_what_it_was_under_its_old_name(
+        self, writer: StateWriter
+    ) -> None:
+        apply_once(writer)
+        sign_credential(writer, MAIL_2)
+        writer.record_key_missing(MAIL)
+        before = writer.snapshot()
+        writer.move_service("mail", "post")
+        after = writer.snapshot()
+        assert with_services_moved(before, {"mail": "post"}) == after
+        assert writer.check() == ()
+        post = InstanceId("post", "alpha")
+        assert (post in after.keys_missing, MAIL in after.keys_missing) == (True, False)
+        assert writer.certificate(CredentialId(post, 2)) == credential(MAIL_2)[1]
+        assert after.authorities[AuthorityId("post", 1)].profile.common_name == authority()[0].profile.common_name
+        assert (after.generations["mail"], after.sequences[MAIL]) == (1, 2)
+        known = writer.release(post, receipt().release)
+        assert known is not None
+        assert (known.recipe, OLD_NAMES) == (after.live[post].recipe, known.recipe.runtime_digest)
+
+    def test_the_key_of_a_ca_is_sealed_for_its_new_name(self, writer: StateWriter) -> None:
+        apply_once(writer)
+        writer.move_service("mail", "post")
+        assert writer.authority_key(AuthorityId("post", 1)).reveal() == CA_KEY.reveal()
+        with pytest.raises(StateError):
+            writer.authority_key(MAIL_CA)
+        writer.destroy_authority_key(AuthorityId("post", 1))
+        assert writer.check() == ()
+
+    def test_a_moved_service_goes_on_signing_and_its_numbers_go_on(self, writer: StateWriter) -> None:
+        apply_once(writer)
+        writer.move_service("mail", "post")
+        second, post_ca = CredentialId(InstanceId("post", "alpha"), 2), AuthorityId("post", 1)
+        writer.record_intents([intent(second, post_ca)])
+        writer.record_signing([intent(second, post_ca)])
+        writer.add_credentials([credential(second, post_ca)])
+        assert writer.check() == ()
+        assert {post_ca} == {one.profile.authority for one in writer.snapshot().credentials.values()}
+
+    def test_a_service_does_not_take_a_name_under_which_something_was_issued(self, writer: StateWriter) -> None:
+        apply_once(writer)
+        sign_authority(writer, AuthorityId("post", 1))
+        before = writer.snapshot()
+        with pytest.raises(StateError) as caught:
+            writer.move_service("mail", "post")
+        assert (caught.value.code, writer.snapshot()) == ("M3043", before)
+
+    def test_a_service_may_be_moved_back_and_its_old_release_be_rendered_again(self, writer: StateWriter) -> None:
+        apply_once(writer)
+        before = writer.snapshot()
+        writer.move_service("mail", "post")
+        writer.move_service("post", "mail")
+        again = writer.snapshot()
+        assert (again.credentials, again.authorities) == (before.credentials, before.authorities)
+        assert again.live[MAIL].recipe.runtime_digest == OLD_NAMES
+        go_live(writer)
+        assert writer.snapshot().live == before.live
+        assert writer.check() == ()
+
+    def test_what_a_moved_service_signed_stays_guarded(self, writer: StateWriter) -> None:
+        apply_once(writer)
+        writer.move_service("mail", "post")
+        assert {AuthorityId("post", 1)} == {one.intent.issuer for one in writer.signatures()}
+        assert ("service moved", {"service": "mail", "to": "post"}) in [
+            (one.event, dict(one.detail)) for one in writer.journal()
+        ]
+        with pytest.raises(StateError) as caught:
+            writer.record_intents([intent(CredentialId(InstanceId("post", "alpha"), 1), AuthorityId("post", 1))] * 2)
+        assert caught.value.code == "M3030"
 
     def test_a_host_that_is_given_up_takes_what_it_held_with_it(self, writer: StateWriter) -> None:
         apply_once(writer)

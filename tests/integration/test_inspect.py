@@ -136,7 +136,7 @@ def test_an_embedded_server_is_inspected_by_whoever_names_it(site: Site) -> None
         state = store.snapshot()
     (instance,) = (one for one in state.live if one.service == "schedule")
     files = AppliedFiles.read(workspace, state).files[instance]
-    with EmbeddedServers(listeners_of(state.live[instance].recipe, files, state.estate)) as servers:
+    with EmbeddedServers(listeners_of(state.live[instance].recipe, files, state)) as servers:
         address, port = servers.address_of(ListenerKey(instance, "main"))
         ran = site.estate.run(
             "inspect", f"{address}:{port}", "--server-name", internal("schedule"), "--as", "mail", "-o", "json"

@@ -62,6 +62,10 @@ BACK = ("back.renamed", "back.reloaded", "back.recorded")
 """What only a switch that failed passes: with a real nginx that refuses to reload."""
 
 
+RENAME = ("carry.linked", "service.carried", "service.moved")
+"""What only an apply passes that renames a service: see `test_refactoring`."""
+
+
 def changed() -> Inventory:
     inventory = calendar()
     services = inventory["services"]
@@ -197,7 +201,7 @@ def reached(estate: Estate, log: Path) -> Counter[str]:
 def test_every_failpoint_is_reached_by_a_scenario(first: Kept, second: Kept, tmp_path: Path) -> None:
     assert reached(first.back(), tmp_path / "first") == FIRST
     assert reached(second.back(), tmp_path / "second") == SECOND
-    assert {*FIRST, *SECOND, *BACK} == set(FAILPOINTS)
+    assert {*FIRST, *SECOND, *BACK, *RENAME} == set(FAILPOINTS)
 
 
 @pytest.mark.parametrize("failpoint", [name for name in FAILPOINTS if name in FIRST])

@@ -1,4 +1,4 @@
-"""Hosts that are renamed and hosts that are gone, with real files: what lies there stays, and nothing waits in vain."""
+"""Hosts and services that are renamed, hosts that are gone: with real files, what lies there stays."""
 
 from __future__ import annotations
 
@@ -183,11 +183,142 @@ def test_a_host_at_another_place_is_refused_as_a_renamed_one(estate: Estate, inv
     assert "inventory.yaml:" in refused.said
 
 
-def test_a_service_that_is_renamed_is_refused_by_name(estate: Estate, inventory: Inventory) -> None:
-    estate.write({**inventory, "moved": [{"service": "mail", "to": "post"}]})
-    refused = estate.run("validate")
-    assert (7, True) == (refused.code, "M1090" in refused.said)
-    assert "renaming a service without a new certificate is not built yet" in refused.said
+# --- services -------------------------------------------------------------------------------------------------------
+
+
+def service_renamed(inventory: Inventory, old: str, new: str, **more: Any) -> Inventory:
+    """The service has its new name everywhere, answers to the DNS names that it had, and one line says so."""
+    changed: Inventory = json.loads(json.dumps(inventory))
+    services = changed["services"]
+    services[new] = {**services.pop(old), "names": [f"{old}.calendar.internal"], **more}
+    for service in services.values():
+        service["callers"] = [new if one == old else one for one in service.get("callers", [])] or None
+        if service["callers"] is None:
+            del service["callers"]
+    changed["moved"] = [*inventory.get("moved", []), {"service": old, "to": new}]
+    return changed
+
+
+def folders_on(estate: Estate, host: str) -> list[str]:
+    return sorted(path.name for path in (estate.folder / "out" / host / "etc/mtlsctl").glob("[!.]*"))
+
+
+def test_a_service_gets_another_name_and_keeps_its_certificate_and_key(estate: Estate, inventory: Inventory) -> None:
+    before = serials(estate)
+    estate.write(service_renamed(inventory, "schedule", "agenda"))
+    seen = estate.run("plan", "--detailed-exitcode")
+    assert (2, True) == (seen.code, "schedule is called agenda: its keys, certificates and CAs stay" in seen.out), seen
+    ids = [one["id"] for one in plan(estate)["actions"]]
+    assert "service/schedule" in ids
+    assert [] == [one for one in ids if one.startswith(("certificate/", "authority/"))]
+    applied = estate.converge()
+    assert "1 renamed service" in applied.out
+    assert before == serials(estate)
+    assert ["agenda", "mail"] == folders_on(estate, "web1")
+    assert "service schedule is called agenda from now on" in estate.good("journal").out
+    (leaf,) = (assert_whole(one) for one in set(releases_named(estate)) if one.parent.parent.name == "agenda")
+    assert "CN=schedule" == leaf.subject.rfc4514_string()
+
+
+def test_callers_know_a_renamed_service_by_both_names_until_the_entry_goes(
+    estate: Estate, inventory: Inventory
+) -> None:
+    changed = service_renamed(inventory, "schedule", "agenda")
+    current = estate.folder / "out/web1/etc/mtlsctl/mail/current"
+    for said, known in ((changed, {"agenda", "schedule"}), ({**changed, "moved": []}, {"agenda"})):
+        estate.write(said)
+        estate.converge()
+        assert known == {path.stem for path in current.glob("*.curlrc")}
+
+
+def test_the_entry_of_a_service_may_stay(estate: Estate, inventory: Inventory) -> None:
+    estate.write(service_renamed(inventory, "schedule", "agenda"))
+    estate.converge()
+    assert "Nothing to change" in estate.good("apply", "--yes").said
+    assert "M2019" in estate.run("plan").err
+
+
+def test_a_service_that_is_named_by_default_answers_to_both_names_in_between(
+    estate: Estate, inventory: Inventory
+) -> None:
+    """Then the name that callers check is another, so the leaf is issued anew, and under `service-ca` its CA too."""
+    before = serials(estate)
+    changed = service_renamed(inventory, "schedule", "agenda")
+    del changed["services"]["agenda"]["names"]
+    estate.write(changed)
+    assert "names changed" in estate.run("plan").out
+    estate.converge()
+    assert 1 == len(before - serials(estate))
+    assert ["agenda", "mail"] == folders_on(estate, "web1")
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("carry.linked", "service.carried", "service.moved", "stage.written", "switch.intended", "switch.renamed"),
+        *("switch.recorded", "prune.deleted", "operation.closed"),
+    ],
+)
+@pytest.mark.parametrize("is_named", [True, False], ids=["names stay", "names change"])
+def test_an_apply_that_renames_a_service_killed_anywhere_is_finished_by_the_next(
+    estate: Estate, inventory: Inventory, place: str, *, is_named: bool
+) -> None:
+    changed = service_renamed(inventory, "schedule", "agenda")
+    if not is_named:
+        del changed["services"]["agenda"]["names"]
+    estate.write(changed)
+    before = serials(estate)
+    ran = estate.command("apply", "--yes", MTLSCTL_FAILPOINT=f"{place}:kill")
+    assert ran.code == KILLED, ran
+    estate.good("state", "check")
+    for release in set(releases_named(estate)):
+        assert_whole(release)
+    estate.converge()
+    assert (0 if is_named else 1) == len(before - serials(estate))
+    assert ["agenda", "mail"] == folders_on(estate, "web1")
+
+
+def test_a_renamed_service_is_renewed_and_rotated_under_its_new_name(estate: Estate, inventory: Inventory) -> None:
+    changed = service_renamed(inventory, "schedule", "agenda")
+    estate.write(changed)
+    estate.converge()
+    if inventory["trust"]["model"] != "pinned":
+        changed["services"]["agenda"]["certification_authority"] = {"generation": 2}
+    changed["services"]["agenda"]["certificate"] = {"lifetime": "80d"}
+    estate.write(changed)
+    estate.converge()
+    (leaf,) = (assert_whole(one) for one in set(releases_named(estate)) if one.parent.parent.name == "agenda")
+    assert "CN=agenda" == leaf.subject.rfc4514_string()
+    assert leaf.issuer.rfc4514_string() in {"CN=agenda.calendar CA g2", "CN=agenda"}
+
+
+def test_a_service_may_get_its_old_name_back_and_another_may_take_it(estate: Estate, inventory: Inventory) -> None:
+    before, there = serials(estate), service_renamed(inventory, "schedule", "agenda")
+    estate.write(there)
+    estate.converge()
+    back = service_renamed({**there, "moved": []}, "agenda", "schedule", names=["schedule.calendar.internal"])
+    estate.write(back)
+    estate.converge()
+    assert (before, ["mail", "schedule"]) == (serials(estate), folders_on(estate, "web1"))
+    again = service_renamed({**back, "moved": []}, "schedule", "plans", names=["schedule.calendar.internal"])
+    estate.write(again)
+    estate.converge()
+    again["moved"] = []
+    again["services"]["schedule"] = {"runtime": "nginx", "hosts": ["web1"], "listen": 20443, "callers": ["mail"]}
+    again["services"]["schedule"]["names"] = ["other.calendar.internal"]
+    estate.write(again)
+    estate.converge()
+    assert ["mail", "plans", "schedule"] == folders_on(estate, "web1")
+    if inventory["trust"]["model"] != "pinned":
+        issuers = {assert_whole(one).issuer.rfc4514_string() for one in set(releases_named(estate))}
+        assert len(issuers) == len(serials(estate))
+
+
+def test_a_service_whose_program_finds_its_files_by_name_is_refused(estate: Estate, inventory: Inventory) -> None:
+    estate.write(service_renamed(inventory, "mail", "post"))
+    refused = estate.run("plan")
+    assert (7, True) == (refused.code, "M2040" in refused.said), refused
+    assert "its program reads /etc/mtlsctl/mail/current" in refused.said.replace("\n", " ")
 
 
 # --- removed --------------------------------------------------------------------------------------------------------

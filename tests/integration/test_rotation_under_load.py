@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import threading
 from dataclasses import replace
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
@@ -91,7 +93,8 @@ class Stage:
 
     @property
     def main(self) -> dict[str, Any]:
-        return self.services["schedule"]["listeners"][0]  # type: ignore[no-any-return]
+        (server,) = (service for service in self.services.values() if "listeners" in service)
+        return server["listeners"][0]  # type: ignore[no-any-return]
 
     def server(self) -> contextlib.AbstractContextManager[object]:
         north, address = self.estate.host("north"), self.hosts["north"]
@@ -188,6 +191,59 @@ def rename(stage: Stage) -> None:
     assert LET_IN == stage.call(stage.current("mail"), stage.place(name="agenda.example.com")).outcome
 
 
+def service_renamed(stage: Stage) -> None:
+    """Its name in the inventory is another one; the certificate is the same, and callers know it by both names."""
+    before = stage.place()
+    served = stage.call(stage.current("mail"), before)
+    _call_service(stage, "schedule", "agenda", names=[internal("schedule")])
+    stage.services["portal"]["settings"]["egress"] = {"agenda": stage.egress}
+    stage.apply()
+    assert served == stage.call(stage.current("mail"), before)
+    assert not (stage.estate.host("north") / "etc/mtlsctl/schedule").exists()
+
+
+def caller_renamed(stage: Stage) -> None:
+    """The same of one that calls: it goes on under the subject that it has."""
+    _call_service(stage, "portal", "gate", names=[internal("portal")])
+    stage.apply()
+
+
+def default_name_follows(stage: Stage) -> None:
+    """Without `names` the service answers to another one, by default: callers move to it, and the CA is a new one."""
+    del stage.services["agenda"]["names"]
+    stage.apply()
+    assert LET_IN == stage.call(stage.current("mail"), stage.place(name=internal("agenda"))).outcome
+
+
+def all_at_once(stage: Stage) -> None:
+    """Name, default name and the callers' CAs in one edit, over a rename that everybody still has in both names."""
+    _call_service(stage, "agenda", "plans")
+    stage.services["gate"]["settings"]["egress"] = {"plans": stage.egress}
+    stage.newer_cas("mail", "social", "gate")
+    stage.apply()
+
+
+def under_a_shared_ca(stage: Stage) -> None:
+    for service in stage.services.values():
+        service.pop("certification_authority", None)
+    stage.inventory["trust"] = {"model": "shared-ca"}
+    stage.apply()
+
+
+def member_renamed(stage: Stage) -> None:
+    """Listeners compare its name, so its leaf is issued anew; they let in both in between."""
+    _call_service(stage, "gate", "entry")
+    stage.apply()
+
+
+def _call_service(stage: Stage, old: str, new: str, **more: Any) -> None:
+    stage.services[new] = stage.services.pop(old) | more
+    for service in stage.services.values():
+        for listener in service.get("listeners", ()):
+            listener["callers"] = [new if one == old else one for one in listener["callers"]]
+    stage.inventory.setdefault("moved", []).append({"service": old, "to": new})
+
+
 def new_lifetime(stage: Stage) -> None:
     """Every leaf is issued anew, by the same CAs."""
     before = stage.leaf("mail")
@@ -266,6 +322,46 @@ def without_a_failure(stage: Stage, changes: Iterable[Callable[[Stage], None]]) 
 def test_no_declared_request_fails_whatever_changes(tmp_path: Path, runtime: str) -> None:
     changes = (callers_cas, servers_ca, edge_removal, port_change, rename, new_lifetime)
     without_a_failure(Stage(tmp_path, runtime, BOTH), changes)
+
+
+@pytest.mark.parametrize("runtime", ["nginx", pytest.param("apache", marks=pytest.mark.peer("apache2"))])
+def test_no_declared_request_fails_when_services_are_renamed(tmp_path: Path, runtime: str) -> None:
+    """Programs that call go on calling by the name that they know; behind the server is one that stays what it is."""
+    stage = Stage(tmp_path, runtime, BOTH)
+    changes = (
+        *(service_renamed, caller_renamed, default_name_follows, all_at_once),
+        *(under_a_shared_ca, member_renamed),
+    )
+    with answering("schedule") as port:
+        stage.services["schedule"]["settings"] = {"upstream": f"http://{LOOPBACK}:{port}"}
+        without_a_failure(stage, changes)
+
+
+@contextlib.contextmanager
+def answering(text: str) -> Iterator[int]:
+    """A program behind a server that answers everything with one line; gives its port on LOOPBACK."""
+
+    class Answer(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            body = f"{text}\n".encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer((LOOPBACK, 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.mark.parametrize("runtime", ["nginx", "node"])

@@ -138,10 +138,10 @@ def test_every_wait_is_for_a_step_of_an_earlier_wave_that_is_in_the_plan_before_
 def test_every_certificate_that_a_step_shows_is_there_or_is_issued_first(seed: int) -> None:
     inventory, state, now = moment(seed)
     plan = make_plan(inventory, state, RUNTIMES, now, OUTSIDE_FACTS)
-    after = refactored(inventory, state).state
+    after = refactored(inventory, state, RUNTIMES).state
     issued = {profile.id for profile in plan.certificates}
     known = {*after.authorities, *(profile.id for profile in plan.authorities)}
-    assert issued.isdisjoint(state.credentials)
+    assert issued.isdisjoint(after.credentials)
     for step in plan.steps:
         if step.recipe is not None:
             assert step.recipe.credential in {*issued, *after.credentials}

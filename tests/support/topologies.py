@@ -20,6 +20,7 @@ from mtlsctl.model.topology import (
     Inventory,
     Listener,
     MovedHost,
+    MovedService,
     OutsideCertificate,
     Outsider,
     Service,
@@ -65,6 +66,7 @@ class Topology:
     edits: int = 0
     past_names: dict[str, list[DnsId]] = field(default_factory=dict)
     moved: dict[str, str] = field(default_factory=dict)
+    renamed: dict[str, str] = field(default_factory=dict)
     abandoned: list[str] = field(default_factory=list)
     models: list[TrustModel] = field(default_factory=lambda: [TrustModel.SERVICE_CA])
     shared: AuthorityPolicy = field(default_factory=AuthorityPolicy)
@@ -102,6 +104,7 @@ class Topology:
             services={name: self._asked_for(service) for name, service in self.services.items()},
             digest=str(self.edits),
             moved=tuple(MovedHost(old=old, new=new) for old, new in self.moved.items()),
+            renamed=tuple(MovedService(old=old, new=new) for old, new in self.renamed.items()),
             abandoned=tuple(AbandonedHost(name=name) for name in self.abandoned),
             shared_authority=self.shared,
             external_servers=tuple(one for one in self.external.values() if one.callers),
@@ -266,6 +269,24 @@ class Topology:
         self.moved = {one: new if end == old else end for one, end in self.moved.items()} | {old: new}
         self._replace_host(old, new)
 
+    def rename_service(self) -> None:
+        """One of a program that serves a whole host."""
+        known = sorted(name for name, service in self.services.items() if service.runtime == "nginx")
+        if not known:
+            return
+        old = self.random.choice(known)
+        self.last_name += 1
+        new = f"r{self.last_name}x"
+        self.renamed = {one: new if end == old else end for one, end in self.renamed.items()} | {old: new}
+        self.services[new] = replace(self.services.pop(old), name=new)
+        self.past_names = {new if one == old else one: names for one, names in self.past_names.items()}
+        self.asking = {new if one == old else one: number for one, number in self.asking.items()}
+        for name, server in self.external.items():
+            self.external[name] = replace(server, callers=_called_anew(server.callers, old, new))
+        for service in list(self.services.values()):
+            doors = tuple(replace(door, callers=_called_anew(door.callers, old, new)) for door in service.listeners)
+            self.services[service.name] = replace(service, listeners=doors)
+
     def abandon_host(self) -> None:
         """What was there goes to another host, if the service is not there anyway."""
         if len(self.hosts) > 2:
@@ -290,6 +311,7 @@ class Topology:
         if len(self.services) > 2:
             lost = self._any().name
             del self.services[lost]
+            self.renamed = {one: end for one, end in self.renamed.items() if end != lost}
             for name, server in self.external.items():
                 left = tuple(one for one in server.callers if one.service != lost)
                 self.external[name] = replace(server, callers=left)
@@ -352,7 +374,9 @@ class Topology:
             self.asking[name] = self.asking.get(name, 0) + 1
 
     def edit(self) -> None:
-        """One to four random edits in one commit."""
+        """One to four random edits in one commit; sometimes nobody says any more what services were called."""
+        if self.random.random() < 0.3:
+            self.renamed = {}
         edits = [
             self.add_service,
             self.add_edge,
@@ -370,6 +394,7 @@ class Topology:
             self.forward,
             self.move_host,
             self.rename_host,
+            self.rename_service,
             self.abandon_host,
             self.add_door,
             self.remove_service,
@@ -381,3 +406,7 @@ class Topology:
         ]
         for _ in range(self.random.randint(1, 4)):
             self.random.choice(edits)()
+
+
+def _called_anew(callers: tuple[Caller, ...], old: str, new: str) -> tuple[Caller, ...]:
+    return tuple(replace(one, service=new) if one.service == old else one for one in callers)

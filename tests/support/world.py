@@ -67,10 +67,11 @@ class World:
     """What is live; steps change it one at a time."""
 
     state: State = field(default_factory=new_state)
+    _bearers: tuple[object, dict[Member, str]] = field(default_factory=lambda: (None, {}))
 
     def refactor(self, inventory: Inventory) -> None:
-        """Hosts get their new names, and those that are gone take what they held with them, before anything else."""
-        self.state = refactored(inventory, self.state).state
+        """Hosts and services get their new names, and hosts that are gone take what they held: before anything else."""
+        self.state = refactored(inventory, self.state, RUNTIMES).state
 
     def issue(self, plan: Plan, now: datetime) -> None:
         """All that is issued exists before any step runs, as in an apply."""
@@ -168,7 +169,7 @@ class World:
     def _lets_in(self, served: ServedListener, caller: Recipe, callee: Callee) -> bool:
         """A certificate that is asked for and shown is judged, also where none is needed."""
         shown = self.state.credentials[caller.credential].profile
-        policy, member = served.policy, Member(shown.anchor, caller.instance.service)
+        policy, member = served.policy, Member(shown.anchor, shown.common_name)
         is_known = shown.anchor in policy.anchors and (policy.members is None or member in policy.members)
         welcome = is_known and KeyUsage.CLIENT_AUTH in shown.usages
         match served.client_certificate:
@@ -204,14 +205,28 @@ class World:
                 )
         return doors
 
-    @staticmethod
-    def _welcome(served: ServedListener) -> set[str]:
+    def _welcome(self, served: ServedListener) -> set[str]:
         policy = served.policy
         if policy.members is not None:
             assert {one.anchor for one in policy.members} <= policy.anchors
             assert not policy.is_mixed
-            return {_who(one.anchor, one.name) for one in policy.members}
+            return {_who(one.anchor, self._bearer(one)) for one in policy.members}
         return {_who(anchor, vouched_for(anchor)) for anchor in policy.anchors}
+
+    def _bearer(self, member: Member) -> str:
+        """The service whose leaf says this name: one that was renamed has an old one until its next leaf, and after."""
+        if isinstance(member.anchor, OutsideAnchor):
+            return member.name
+        if vouched_for(member.anchor) != SHARED:
+            return vouched_for(member.anchor)
+        if self._bearers[0] is not self.state.credentials:
+            bearers: dict[Member, str] = {}
+            for one in self.state.credentials.values():
+                profile = one.profile
+                bearer = bearers.setdefault(Member(profile.anchor, profile.common_name), profile.id.instance.service)
+                assert bearer == profile.id.instance.service or profile.authority.service != SHARED, profile
+            self._bearers = (self.state.credentials, bearers)
+        return self._bearers[1].get(member, member.name)
 
     @staticmethod
     def outside_calls(inventory: Inventory) -> Iterator[Door]:

@@ -100,6 +100,7 @@ def _whole(applied: Applied, elapsed: timedelta) -> str:
     plan = applied.planned.plan
     made = (
         (len(plan.moves), "renamed host"),
+        (len(plan.renames), "renamed service"),
         (len(plan.abandonments), "abandoned host"),
         (len(plan.authorities), "CA"),
         (len(plan.certificates), "certificate"),

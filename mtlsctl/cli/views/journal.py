@@ -79,6 +79,7 @@ _SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = MappingProxyType(
         Event.HOSTS: lambda detail: f"may put files on {_names(detail['hosts'])}",
         Event.HOST_FORGOTTEN: lambda detail: f"forgot host {detail['host']}: it holds nothing any more",
         Event.HOST_MOVED: lambda detail: f"host {detail['host']} is called {detail['to']} from now on",
+        Event.SERVICE_MOVED: lambda detail: f"service {detail['service']} is called {detail['to']} from now on",
         Event.HOST_ABANDONED: lambda detail: f"gave up host {detail['host']}{_left_there(detail)}",
         Event.RELEASES: lambda detail: f"rendered releases of {_instances(detail['releases'])}",
         Event.GONE: lambda detail: f"found gone from its host: {_instances([detail['instance']])}",

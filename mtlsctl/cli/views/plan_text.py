@@ -166,10 +166,14 @@ def _shown(groups: Sequence[T], page: Page) -> tuple[Sequence[T], int]:
 
 
 def host_lines(plan: Plan, page: Page) -> list[str]:
-    """Hosts that are called otherwise now, and those that are given up."""
+    """Hosts and services that are called otherwise now, and hosts that are given up."""
     rows = [
         ("move", Tone.CHANGE, f"{one.old} is called {one.new}: its keys, certificates and releases stay", one.span)
         for one in plan.moves
+    ]
+    rows += [
+        ("move", Tone.CHANGE, f"{one.old} is called {one.new}: its keys, certificates and CAs stay", one.span)
+        for one in plan.renames
     ]
     rows += [
         ("remove", Tone.REMOVE, f"{one.host} is given up{_left_there(one)}; nothing on it is deleted", one.span)

@@ -147,14 +147,14 @@ def recipe_with(names: int, length: int = 34) -> Recipe:
     ids=["30,000 bytes less 12", "above 30,000", "64,000 less 6", "above 64,000"],
 )
 def test_names_above_30000_bytes_are_a_warning_and_above_64000_an_error(names: int, expected: list[Severity]) -> None:
-    found = list(budget_findings("calendar", recipe_with(names), line(1)))
+    found = list(budget_findings(new_state(), recipe_with(names), line(1)))
     assert expected == [one.severity for one in found]
     assert {NAME_BUDGET} >= {one.code for one in found}
 
 
 def test_so_few_names_fit_that_they_need_not_be_counted() -> None:
-    assert [] == list(budget_findings("calendar", recipe_with(ALWAYS_FIT, 64), line(1)))
-    assert [] != list(budget_findings("calendar", recipe_with(ALWAYS_FIT + 1, 64), line(1)))
+    assert [] == list(budget_findings(new_state(), recipe_with(ALWAYS_FIT, 64), line(1)))
+    assert [] != list(budget_findings(new_state(), recipe_with(ALWAYS_FIT + 1, 64), line(1)))
 
 
 def test_a_warning_refuses_nothing() -> None:

@@ -10,8 +10,8 @@ from mtlsctl.model.credential import AuthorityId
 from mtlsctl.model.plan import StepId, Wave
 from mtlsctl.model.release import Callee, Endpoint, Recipe, Socket
 from mtlsctl.model.topology import AuthorityPolicy, Bind, ClientCertificate, Inventory, ListenerId, ProcessId
-from mtlsctl.model.trust import PeerPolicy
-from mtlsctl.planner.trust import presented_anchors, process_of
+from mtlsctl.model.trust import Member, PeerPolicy
+from mtlsctl.planner.trust import presented_members, process_of
 from tests.support.estates import applied, apply, at, changed, door, estate, host, service
 from tests.support.runtimes import NGINX, NODE
 
@@ -92,9 +92,11 @@ def test_what_live_instances_show_is_every_authority_among_them() -> None:
     world = applied(inventory)
     rotated = changed(inventory, "mail", authority=AuthorityPolicy(generation=2))
     apply(rotated, world, fails={StepId(at("mail", "h2"), Wave.ACTIVATE)})
-    assert {AuthorityId("mail", 1), AuthorityId("mail", 2)} == presented_anchors(world.state)["mail"]
+    assert {Member(AuthorityId("mail", 1), "mail"), Member(AuthorityId("mail", 2), "mail")} == presented_members(
+        world.state
+    )["mail"]
 
 
 def test_a_live_instance_whose_certificate_is_not_known_shows_nothing() -> None:
     world = applied(estate(service("mail")))
-    assert {} == presented_anchors(replace(world.state, credentials={}))
+    assert {} == presented_members(replace(world.state, credentials={}))

@@ -15,6 +15,7 @@ from mtlsctl.model.topology import ClientCertificate, InstanceId, ProcessId
 from mtlsctl.model.trust import PeerPolicy
 from mtlsctl.verify.embedded import EmbeddedListener, EmbeddedServers, ListenerKey, listeners_of
 from mtlsctl.verify.wire import read_first_flight
+from tests.support.world import new_state
 from tests.unit.verify.certificates import SCHEDULE_NAME, estate
 from tests.unit.verify.test_prober import PROBES, probe_all, shown
 
@@ -166,15 +167,15 @@ def files(*more: str) -> dict[str, HeldFile]:
 
 
 def test_listeners_are_made_from_the_files_of_a_release() -> None:
-    (listener,) = listeners_of(recipe(AuthorityId("mail", 1)), files("clients/main.pem"), "calendar")
+    (listener,) = listeners_of(recipe(AuthorityId("mail", 1)), files("clients/main.pem"), new_state())
     assert replace(LISTENER, identity=listener.identity) == listener
     assert (estate().schedule.pem, estate().schedule.identity.key) == (listener.identity.chain, listener.identity.key)
 
 
 def test_only_a_listener_without_callers_may_lack_its_file() -> None:
     with pytest.raises(KeyError):
-        listeners_of(recipe(AuthorityId("mail", 1)), files(), "calendar")
-    (listener,) = listeners_of(recipe(), files("clients/main.pem"), "calendar")
+        listeners_of(recipe(AuthorityId("mail", 1)), files(), new_state())
+    (listener,) = listeners_of(recipe(), files("clients/main.pem"), new_state())
     assert listener.admits_nobody
 
 
