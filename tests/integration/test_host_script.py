@@ -272,7 +272,7 @@ def test_no_key_and_no_password_is_ever_an_argument(host: FolderHost, transport:
     watch.join()
     text = b"\0".join(watch.seen)
     assert b"pkcs12" in text, "the watch saw nothing"
-    secrets = [password, b"PRIVATE KEY"]
+    secrets = [password, b"BEGIN PRIVATE KEY"]
     for pem in (private_pem(key).reveal(), (host.root / f"etc/mtlsctl/mail/keys/{born}.key").read_bytes()):
         body = b"".join(pem.splitlines()[1:-1])
         secrets += [body[at : at + 24] for at in range(40, len(body) - 24, 24)]
