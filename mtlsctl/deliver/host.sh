@@ -275,7 +275,7 @@ verb_put_key() {
 verb_read_key() {
     keys_of "$1" "$2"
     doing='read the key'
-    [ "$keeps" = give ] || refuse M4314 'the keys of this host stay there'
+    [ "$keeps" = give ] || refuse M4315 'the keys of this host stay there'
     enter - "$BASE/$1/keys" && there "./$2.key" || key_gone "$what"
     is_file "./$2.key" || fail 'is not a regular file'
     content=$(base64 -w 0 -- "./$2.key") || fail 'it cannot be read'

@@ -140,7 +140,7 @@ def test_a_key_is_born_there_and_signs_there(
 
     held = transport.observe(pointers=[], releases=[], keys=[("mail", request.spki_sha256), ("mail", "0" * 64)])
     assert [True, False] == list(held.keys.values())
-    with refused("M4314"):
+    with refused("M4315"):
         transport.read_key("mail", request.spki_sha256)
 
 
