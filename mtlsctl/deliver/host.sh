@@ -39,8 +39,14 @@ drain() {
     rest=0
 }
 
+# take_away: what a verb began and did not end, or needed for itself only.
+take_away() {
+    [ -z "$begun" ] || { cd / && rm -rf -- "$begun"; } 2>/dev/null
+}
+
 # The end of a verb that went well.
 finish() {
+    take_away
     drain
     printf 'O\n' >&4
     exit 0
@@ -48,8 +54,7 @@ finish() {
 
 # refuse CODE MESSAGE: the end of a verb. What was begun is taken away again.
 refuse() {
-    trap - EXIT
-    [ -z "$begun" ] || { cd / && rm -rf -- "$begun"; } 2>/dev/null
+    take_away
     drain
     message=$(printf '%.16384s' "$2")
     printf 'E %s %s\n%s' "$1" "${#message}" "$message" >&4
@@ -270,7 +275,7 @@ verb_put_key() {
 verb_read_key() {
     keys_of "$1" "$2"
     doing='read the key'
-    [ "$keeps" = give ] || refuse M4314 'the keys of this host stay there'
+    [ "$keeps" = give ] || refuse M4315 'the keys of this host stay there'
     enter - "$BASE/$1/keys" && there "./$2.key" || key_gone "$what"
     is_file "./$2.key" || fail 'is not a regular file'
     content=$(base64 -w 0 -- "./$2.key") || fail 'it cannot be read'
@@ -857,10 +862,11 @@ answer_tried() {
 check_folder() {
     doing=check what=$BASE
     enter make "$BASE"
+    # Those of a check that was killed.
+    find . -mindepth 1 -maxdepth 1 -name '.check.*' -mmin +10 -exec rm -rf -- {} +
     place=$(mktemp -d "$BASE/.check.XXXXXXXXXX" 2>&1) || fail "$place"
     begun=$place
     cd -P -- "$place" || exit 3
-    trap 'cd / && rm -rf -- "$place"' EXIT
 }
 
 nginx_test_text() {

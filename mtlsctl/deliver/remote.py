@@ -179,7 +179,7 @@ class RemoteTransport:
         return _is_yes(self._ask("expect_key", *_key(service, spki_sha256)))
 
     def read_key(self, service: str, spki_sha256: str) -> Secret:
-        """See `Transport.read_key`; raises DeliveryError M4314 on a host that keeps its keys."""
+        """See `Transport.read_key`; raises DeliveryError M4315 on a host that keeps its keys."""
         return Secret(_decoded(_frames(self._ask("read_key", *_key(service, spki_sha256)), 1)[0]))
 
     def request_key(self, service: str, algorithm: KeyAlgorithm, common_name: str) -> bytes:

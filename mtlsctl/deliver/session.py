@@ -54,7 +54,7 @@ _REFUSALS = frozenset(
         "M4308",
         "M4309",
         "M4312",
-        "M4314",
+        "M4315",
     }  # what host.sh says
 )
 _FRAME = re.compile(rb"(?:(?P<data>D)|E (?P<code>M[0-9]{4})) (?P<size>0|[1-9][0-9]{0,8})|(?P<done>O)")

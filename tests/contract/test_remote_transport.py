@@ -40,7 +40,7 @@ class TestRemoteTransport(TransportContract):
         """Never over a wire."""
         with pytest.raises(DeliveryError) as refused:
             keyed.transport.read_key("mail", SPKI)
-        assert "M4314" == refused.value.code
+        assert "M4315" == refused.value.code
 
     def test_a_path_is_shown_as_it_is_found_from_here(self, keyed: Place) -> None:
         assert "web1:/etc/mtlsctl" == keyed.transport.shown("/etc/mtlsctl")

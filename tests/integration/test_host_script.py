@@ -13,6 +13,7 @@ import time
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ from hypothesis import strategies as st
 
 from mtlsctl.deliver.layout import CurrentPointer, FilePointer, KeyStoreOrder, StagedFile, StagedRelease
 from mtlsctl.deliver.remote import RemoteTransport
-from mtlsctl.deliver.session import Request, open_session
+from mtlsctl.deliver.session import Request, command, open_session
 from mtlsctl.errors import DeliveryError, StateLocked
 from mtlsctl.model.release import HeldFile
 from mtlsctl.model.runtime import Check, Reload
@@ -96,6 +97,10 @@ def release(name: str = FIRST, *, spki: str | None = None, content: bytes = b"ce
     return StagedRelease(service="mail", release=name, key_spki_sha256=spki, files=files)
 
 
+def names_in(folder: Path) -> list[str]:
+    return sorted(one.name for one in folder.iterdir())
+
+
 def files_below(folder: Path) -> dict[str, bytes]:
     return {str(one.relative_to(folder)): one.read_bytes() for one in folder.rglob("*") if one.is_file()}
 
@@ -117,7 +122,7 @@ def test_a_key_is_born_there_and_signs_there(
     request = read_request(transport.request_key("mail", algorithm, "mail.estate.internal"))
     assert (algorithm, ("mail.estate.internal",)) == (request.key, request.names)
     keys = host.root / "etc/mtlsctl/mail/keys"
-    assert [f"{request.spki_sha256}.key"] == os.listdir(keys)
+    assert [f"{request.spki_sha256}.key"] == names_in(keys)
     key = keys / f"{request.spki_sha256}.key"
     assert (0o600, 0o700) == (key.stat().st_mode & 0o7777, keys.stat().st_mode & 0o7777)
     assert key.read_bytes().startswith(b"-----BEGIN PRIVATE KEY-----\n")
@@ -131,11 +136,11 @@ def test_a_key_is_born_there_and_signs_there(
         public.verify(signature, signed, padding.PKCS1v15(), hashes.SHA256())
     else:
         public.verify(signature, signed)
-    assert [f"{request.spki_sha256}.key"] == os.listdir(keys)
+    assert [f"{request.spki_sha256}.key"] == names_in(keys)
 
     held = transport.observe(pointers=[], releases=[], keys=[("mail", request.spki_sha256), ("mail", "0" * 64)])
     assert [True, False] == list(held.keys.values())
-    with refused("M4314"):
+    with refused("M4315"):
         transport.read_key("mail", request.spki_sha256)
 
 
@@ -223,7 +228,7 @@ def test_a_key_store_whose_certificate_is_not_the_keys_is_not_staged(
     order = KeyStoreOrder(path="keystore.p12", alias="mail", password_file="clients/main.pem")
     with refused("M4101", "make the store"):
         transport.stage(replace(release(spki=spki, content=certificate_of(other)), key_stores=(order,)))
-    assert [] == os.listdir(host.root / "etc/mtlsctl/mail/releases")
+    assert [] == names_in(host.root / "etc/mtlsctl/mail/releases")
 
 
 class _Watch(threading.Thread):
@@ -237,7 +242,7 @@ class _Watch(threading.Thread):
     def run(self) -> None:
         own = str(os.getpid())
         while not self.over.is_set():
-            for process in os.listdir("/proc"):
+            for process in names_in(Path("/proc")):
                 if process.isdecimal() and process != own:
                     for name in ("cmdline", "environ"):
                         with suppress(OSError):
@@ -267,7 +272,7 @@ def test_no_key_and_no_password_is_ever_an_argument(host: FolderHost, transport:
     watch.join()
     text = b"\0".join(watch.seen)
     assert b"pkcs12" in text, "the watch saw nothing"
-    secrets = [password, b"PRIVATE KEY"]
+    secrets = [password, b"BEGIN PRIVATE KEY"]
     for pem in (private_pem(key).reveal(), (host.root / f"etc/mtlsctl/mail/keys/{born}.key").read_bytes()):
         body = b"".join(pem.splitlines()[1:-1])
         secrets += [body[at : at + 24] for at in range(40, len(body) - 24, 24)]
@@ -286,7 +291,7 @@ def test_folders_of_somebody_else_are_left_alone(host: FolderHost, transport: Re
         transport.stage(release())
     with refused("M4102", "belongs to user 12345"):
         transport.claim(LINEAGE)
-    assert [] == os.listdir(folder)
+    assert [] == names_in(folder)
 
 
 @pytest.mark.parametrize("mode", [0o775, 0o757, 0o777, 0o1777])
@@ -300,7 +305,7 @@ def test_folders_that_others_can_write_to_are_left_alone(
         transport.stage(release())
     with refused("M4102", f"{mode:04o}"):
         transport.request_key("mail", KeyAlgorithm.ECDSA_P256, "mail")
-    assert [] == os.listdir(folder)
+    assert [] == names_in(folder)
 
 
 def test_a_full_file_system_is_said_and_nothing_half_written_is_left(tmp_path: Path, shell: str) -> None:
@@ -313,18 +318,18 @@ def test_a_full_file_system_is_said_and_nothing_half_written_is_left(tmp_path: P
     transport.switch(FilePointer(path=CONF, content=b"old"))
     transport.stage(release())
     there = Path(f"/proc/{host.channels[0].child.pid}/root/etc")
-    with refused("M4101", "No space left") as _:
+    with refused("M4101", "No space left"):
         transport.stage(release(SECOND, content=os.urandom(500_000)))
-    assert [FIRST] == os.listdir(there / "mtlsctl/mail/releases")
+    assert [FIRST] == names_in(there / "mtlsctl/mail/releases")
     with refused("M4101", "No space left"):
         transport.switch(FilePointer(path=CONF, content=os.urandom(500_000)))
     assert (b"old", ["mtlsctl.conf"]) == (
         (there / "nginx/conf.d/mtlsctl.conf").read_bytes(),
-        os.listdir(there / "nginx/conf.d"),
+        names_in(there / "nginx/conf.d"),
     )
     with refused("M4101", "No space left"):
         transport.put_key("mail", "0" * 64, Secret(os.urandom(500_000)))
-    assert [] == os.listdir(there / "mtlsctl/mail/keys")
+    assert [] == names_in(there / "mtlsctl/mail/keys")
     transport.stage(release(SECOND))
     assert (FIRST, SECOND) == tuple(transport.releases("mail"))
     transport.close()
@@ -336,13 +341,14 @@ def test_a_file_system_that_cannot_be_written_is_said(tmp_path: Path, shell: str
     host = FolderHost(tmp_path / "host", before=before)
     host.furnish()
     transport = RemoteTransport(HOST, host.dial, shell=shell)
-    for step in (
+    steps: tuple[Callable[[], None], ...] = (
         lambda: transport.claim(LINEAGE),
         lambda: transport.stage(release()),
         lambda: transport.switch(FilePointer(path=CONF, content=b"x")),
         lambda: transport.put_key("mail", "0" * 64, Secret(b"x")),
         lambda: transport.lock(LINEAGE),
-    ):
+    )
+    for step in steps:
         with refused("M4101", "Read-only file system"):
             step()
     assert () == tuple(transport.releases("mail"))
@@ -385,10 +391,10 @@ def test_one_controller_at_a_time_works_on_a_host(host: FolderHost, transport: R
         transport.reconnect()
     other.close()
     transport.reconnect()
+    again = RemoteTransport(HOST, host.dial, shell=shell)
     with pytest.raises(StateLocked):
-        other_ = RemoteTransport(HOST, host.dial, shell=shell)
-        other_.lock("0123")
-    other_.close()
+        again.lock("0123")
+    again.close()
 
 
 def test_a_lock_is_free_when_its_holder_was_killed(host: FolderHost, transport: RemoteTransport, shell: str) -> None:
@@ -419,7 +425,7 @@ HOSTILE = (
     "-rf",
     "--help",
     "../../tmp/owned",
-    "/tmp/elsewhere",
+    "/srv/elsewhere",
     "..",
     "*",
     "?",
@@ -561,7 +567,7 @@ def test_what_holds_a_key_under_another_name_is_kept_back(host: FolderHost, tran
 # --- what a kill leaves behind --------------------------------------------------------------------------------------
 
 
-def _killed_at(host: FolderHost, transport: RemoteTransport, seconds: float, step: Callable[[], None]) -> bool:
+def _killed_at(host: FolderHost, seconds: float, step: Callable[[], None]) -> bool:
     """Do it and kill all of the host's session after so long; whether it was over before."""
     session = host.channels[-1].child.pid
 
@@ -595,10 +601,8 @@ def test_a_kill_leaves_whole_releases_and_partial_ones_and_the_next_stage_works(
     outcomes = set()
     for turn in range(25):
         name = f"{turn:016x}"
-        outcomes.add(
-            _killed_at(host, transport, took * turn / 16, lambda name=name: transport.stage(release(name, spki=spki)))
-        )
-        found = set(os.listdir(folder))
+        outcomes.add(_killed_at(host, took * turn / 16, partial(transport.stage, release(name, spki=spki))))
+        found = set(names_in(folder))
         assert all(re.fullmatch(r"[0-9a-f]{16}(\.partial)?", one) for one in found)
         transport.reconnect()
         for one in found:
@@ -607,7 +611,7 @@ def test_a_kill_leaves_whole_releases_and_partial_ones_and_the_next_stage_works(
         transport.stage(release(name, spki=spki))
         assert whole == transport.read_release("mail", name)
         transport.delete_releases("mail", [name])
-        assert ["f" * 16] == os.listdir(folder)
+        assert ["f" * 16] == names_in(folder)
     assert {True, False} == outcomes
 
 
@@ -620,39 +624,31 @@ def test_a_kill_leaves_the_old_pointer_or_the_new_one(host: FolderHost, transpor
     seen = set()
     for turn in range(24):
         wanted = contents[turn % 2]
-        done = _killed_at(
-            host, transport, took * turn / 16, lambda w=wanted: transport.switch(FilePointer(path=CONF, content=w))
-        )
+        done = _killed_at(host, took * turn / 16, partial(transport.switch, FilePointer(path=CONF, content=wanted)))
         seen.add(done)
         now = (host.root / CONF[1:]).read_bytes()
         assert now in contents
         assert not done or now == wanted
-        assert {*os.listdir((host.root / CONF[1:]).parent)} <= {"mtlsctl.conf", ".mtlsctl.conf.partial"}
+        assert {*names_in((host.root / CONF[1:]).parent)} <= {"mtlsctl.conf", ".mtlsctl.conf.partial"}
         transport.reconnect()
         transport.switch(FilePointer(path=CONF, content=wanted))
-        assert ["mtlsctl.conf"] == os.listdir((host.root / CONF[1:]).parent)
+        assert ["mtlsctl.conf"] == names_in((host.root / CONF[1:]).parent)
     assert {True, False} == seen
 
 
 def test_a_request_that_is_cut_short_changes_nothing(host: FolderHost, transport: RemoteTransport) -> None:
     transport.switch(FilePointer(path=CONF, content=b"old"))
     for verb, arguments in (("switch_file", (CONF, "644")), ("put_key", ("mail", "0" * 64))):
-        channel = host.dial(transport_command())
+        channel = host.dial(command(become=False))
         session = open_session(lambda _, channel=channel: channel, "web1", become=False)
         request = Request(verb=verb, arguments=arguments, payload=b"new" * 100)
         channel.send(request.encode()[:-50], deadline=time.monotonic() + 5)
         session.close()
     assert (b"old", ["mtlsctl.conf"]) == (
         (host.root / CONF[1:]).read_bytes(),
-        os.listdir((host.root / CONF[1:]).parent),
+        names_in((host.root / CONF[1:]).parent),
     )
-    assert [] == os.listdir(host.root / "etc/mtlsctl/mail/keys")
-
-
-def transport_command() -> str:
-    from mtlsctl.deliver.session import command
-
-    return command(become=False)
+    assert [] == names_in(host.root / "etc/mtlsctl/mail/keys")
 
 
 # --- servers --------------------------------------------------------------------------------------------------------
@@ -722,11 +718,11 @@ def test_nginx_is_checked_switched_and_reloaded_and_serves_the_new_at_once(
             assert {text.encode()} == {page(port) for _ in range(20)}
         with refused("M4201", "nginx -t"):
             transport.check(Check.NGINX_TEST, FilePointer(path=CONF, content=b"no_directive;\n"))
-        assert [] == [one for one in os.listdir(host.root / "etc/mtlsctl") if one.startswith(".check")]
+        assert [] == [one for one in names_in(host.root / "etc/mtlsctl") if one.startswith(".check")]
 
         # Another's default server at our port shows only in the whole configuration.
         (host.root / "etc/nginx/conf.d/other.conf").write_text(
-            f"server {{ listen 127.0.0.1:{port} default_server; }} server {{ listen 127.0.0.1:{port} default_server; }}\n"
+            f"server {{ listen 127.0.0.1:{port} default_server; }}\n" * 2
         )
         with pytest.raises(DeliveryError, match="would refuse") as found:
             transport.reload(Reload.SIGNAL_HUP_MASTER, program="nginx", process="nginx")
@@ -851,7 +847,7 @@ def test_apache_is_tried_switched_and_reloaded_and_serves_the_new_at_once(
             transport.reload(Reload.SIGNAL_USR1, program="apache2", process="apache2")
         assert b"three" == page(port)
         os.kill(pid, 0)
-    assert [] == [one for one in os.listdir(host.root / "etc/mtlsctl") if one.startswith(".check")]
+    assert [] == [one for one in names_in(host.root / "etc/mtlsctl") if one.startswith(".check")]
 
 
 # --- the look at a host ---------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -10,13 +11,16 @@ from mtlsctl.deliver import session as module
 from mtlsctl.deliver.session import Request, Session, command, open_session, script
 from mtlsctl.errors import DeliveryError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 SOON = 5.0
 
 
 class Script:
     """A host that says what it is told to, in the pieces given, and then ends or hangs."""
 
-    def __init__(self, *said: bytes, complaints: bytes = b"", hangs: bool = False) -> None:
+    def __init__(self, *said: bytes | Callable[[bytes], bytes], complaints: bytes = b"", hangs: bool = False) -> None:
         self.said = deque(said)
         self.heard = bytearray()
         self.closed = 0
@@ -51,8 +55,8 @@ def greeting(heard: bytes) -> bytes:
     return b"mtlsctl " + found[1] + b"\nD 3\n1 0O\n"
 
 
-def opened(*said: bytes, **kinds: object) -> tuple[Session, Script]:
-    channel = Script(greeting, *said, **kinds)
+def opened(*said: bytes, hangs: bool = False) -> tuple[Session, Script]:
+    channel = Script(greeting, *said, hangs=hangs)
     return open_session(lambda _: channel, "web1", become=False), channel
 
 
