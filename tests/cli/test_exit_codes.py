@@ -190,7 +190,7 @@ def test_130_and_143_are_interrupted_and_terminated(estate: Estate, number: sign
         "import signal, sys, time\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background starts without it
         "import mtlsctl.operations.plan as plan\n"
-        "def wait(workspace):\n"
+        "def wait(workspace, *, look):\n"
         "    print('ready', flush=True)\n"
         "    time.sleep(60)\n"
         "plan.plan = wait\n"
