@@ -63,11 +63,14 @@ class Applied:
     operation: str | None
     serial: int
     processes: tuple[ProcessEvent, ...] = ()
+    unreachable: frozenset[str] = frozenset()
+    """Hosts that could not be looked at: whether they hold what they should is not known."""
 
     @property
     def is_whole(self) -> bool:
-        """Whether everything that was planned is done."""
-        return all(event.status in {Status.DONE, Status.LEFT_OUT} for event in self.processes)
+        """Whether everything that was planned is done, and every host was seen."""
+        is_done = all(event.status in {Status.DONE, Status.LEFT_OUT} for event in self.processes)
+        return is_done and not self.unreachable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,12 +129,17 @@ def apply(workspace: Workspace, wishes: Wishes) -> Applied:
         for gone in inventory.abandoned:
             hosts.pop(gone.name, None)  # nobody looks at it, whatever lies at its place
         wishes.scope.check(inventory, hosts)
+        inhabited = {one.host for one in inventory.instances()} | writer.snapshot().hosts.keys()
         transports = {
-            name: workspace.transport_to(host) for name, host in hosts.items() if wishes.scope.holds_host(name)
+            name: workspace.transport_to(host)
+            for name, host in hosts.items()
+            if name in inhabited and wishes.scope.holds_host(name)
         }
         looked = look_at_hosts(writer, inventory, hosts, workspace.catalog, transports, workspace.clock)
         for noticed in looked.noticed:
             wishes.report(noticed)
+        for name, error in sorted(looked.unreachable.items()):
+            wishes.report(Noticed(at=workspace.clock(), message=f"{name} is out of reach: {error.message}"))
         planned = _plan_again(workspace, loaded, writer, wishes)
         passwords = look_up_passwords(
             [step.recipe for step in planned.plan.steps if step.recipe is not None],
@@ -209,6 +217,7 @@ class _Run:
             operation=operation,
             serial=self.writer.snapshot().serial,
             processes=events,
+            unreachable=frozenset(self.unreachable),
         )
 
     def _proven_and_claimed(self) -> _Run:
@@ -276,7 +285,13 @@ class _Run:
             self.writer.open_operation("apply")
             self._tidy(self._hosts_to_tidy(everywhere=True))
             self.writer.close_operation(Outcome.DONE)
-        return Applied(planned=self.planned, approved=True, operation=None, serial=self.writer.snapshot().serial)
+        return Applied(
+            planned=self.planned,
+            approved=True,
+            operation=None,
+            serial=self.writer.snapshot().serial,
+            unreachable=frozenset(self.unreachable),
+        )
 
     def _is_left_undone(self) -> bool:
         """Whether the operation before this one did not end as it should."""

@@ -620,6 +620,8 @@ def test_a_host_that_is_out_of_reach_keeps_only_what_waits_for_it_from_being_don
     ran = estate.run("apply", "--yes")
     assert (ran.code, "M4303" in ran.out) == (3, True), ran
     assert (estate.folder / "out/web2/etc/mtlsctl/diary").exists()
+    again = estate.run("apply", "--yes")
+    assert (again.code, "far is out of reach" in again.err) == (3, True), again
     estate.write(calendar())
     estate.good("apply", "--yes")
     estate.prove()
