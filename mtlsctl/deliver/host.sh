@@ -373,6 +373,37 @@ verb_sign_with_key() {
     answer "$signature"
 }
 
+# Keys and the live release of a service under another name too: SERVICE TO RELEASE|- SPKI... All of it is linked, so
+# nothing is there twice, and nothing goes from its old place.
+verb_carry() {
+    is_service "$1"
+    is_service "$2"
+    old=$1 new=$2 release=$3
+    [ "$release" = - ] || is_release "$release"
+    shift 3
+    for one in "$@"; do
+        is_spki "$one"
+    done
+    for one in "$@"; do
+        doing='link the key' what=$BASE/$new/keys/$one.key
+        folder_there "$BASE/$old/keys" && is_file "$BASE/$old/keys/$one.key" || continue
+        enter make "$BASE/$new/keys"
+        there "./$one.key" || attempt ln -T -- "$BASE/$old/keys/$one.key" "./$one.key"
+        attempt sync -- .
+    done
+    [ "$release" != - ] || return 0
+    what=$BASE/$new/releases/$release doing='link the release in'
+    folder_there "$BASE/$old/releases/$release" || refuse M4103 "$BASE/$old/releases/$release is gone"
+    enter make "$BASE/$new/releases"
+    ! there "./$release" || return 0
+    attempt rm -rf -- "./$release.partial"
+    begun=$BASE/$new/releases/$release.partial
+    attempt cp -a -l -T -- "$BASE/$old/releases/$release" "./$release.partial"
+    attempt mv -fT -- "./$release.partial" "./$release"
+    begun=
+    attempt sync -- .
+}
+
 # --- releases -------------------------------------------------------------------------------------------------------
 
 release_of() {
@@ -1357,7 +1388,7 @@ while IFS= read -r line <&3; do
     hello) [ $# -eq 2 ] && keeps=$2 || exit 3 ;;
     claim | facts | sockets | \
         has_key | expect_key | read_key | put_key | delete_keys_except | request_key | sign_with_key | \
-        stage | has_release | list_release | read_release | releases | delete_releases | delete_service | \
+        carry | stage | has_release | list_release | read_release | releases | delete_releases | delete_service | \
         read_pointer | switch_file | switch_current | remove_pointer | \
         check_nginx | check_node | check_apache | reload | call) ;;
     *) exit 3 ;;

@@ -224,11 +224,13 @@ class RemoteTransport:
                 code="M4101",
             ) from None
 
-    def carry(self, service: str, to: str, *, release: str | None, keys: Sequence[str]) -> None:  # noqa: ARG002
-        """Not built: a plan refuses to rename a service on a host over SSH, so nobody asks for it."""
-        raise DeliveryError(
-            f"{self._host.name}: having `{service}` under the name `{to}` too is not built over SSH", code="M4119"
-        )
+    def carry(self, service: str, to: str, *, release: str | None, keys: Sequence[str]) -> None:
+        """See `Transport.carry`."""
+        if release is not None:
+            _release(service, release)
+        spkis = [_key(service, spki)[1] for spki in keys]
+        self._ask("carry", _service(service), _service(to), release or "-", *spkis)
+        reach("carry.linked")
 
     def has_release(self, service: str, release: str) -> bool:
         """See `Transport.has_release`."""

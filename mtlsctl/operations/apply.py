@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from mtlsctl.deliver.layout import RELEASES_KEPT
-from mtlsctl.errors import PlanRefused, UsageError
+from mtlsctl.errors import DeliveryError, PlanRefused, UsageError
 from mtlsctl.failpoints import reach
 from mtlsctl.model.plan import Op
 from mtlsctl.model.topology import DirectoryHost, InstanceId
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from mtlsctl.deliver.transport import Transport
-    from mtlsctl.errors import DeliveryError, MtlsctlError
+    from mtlsctl.errors import MtlsctlError
     from mtlsctl.inventory import LoadedInventory
     from mtlsctl.model.plan import ServiceMove
     from mtlsctl.model.state import State
@@ -257,6 +257,16 @@ class _Run:
                     code="M9112",
                     help="apply the rename without choosing hosts",
                 )
+            for host in rename.hosts:
+                if host in self.unreachable:
+                    error = self.unreachable[host]
+                    raise DeliveryError(
+                        f"`{rename.old}` becomes `{rename.new}` on all of its hosts at once, and one is out of reach: "
+                        f"{error.message}",
+                        code=error.code,
+                        notes=error.notes,
+                        help=error.help,
+                    )
 
     def _carry(self, rename: ServiceMove) -> None:
         state = self.writer.snapshot()

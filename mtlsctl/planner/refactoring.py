@@ -13,13 +13,12 @@ from mtlsctl.model.plan import Abandonment, HostMove, Risk, ServiceMove
 from mtlsctl.model.release import with_hosts_renamed, with_services_renamed
 from mtlsctl.model.runtime import ProcessScope
 from mtlsctl.model.state import Live
-from mtlsctl.model.topology import DirectoryHost, InstanceId, SshHost
+from mtlsctl.model.topology import DirectoryHost, InstanceId
 from mtlsctl.planner.safety import (
     HOST_GIVEN_UP,
     MOVE_COLLIDES,
     MOVE_ELSEWHERE,
     NOTHING_LEFT,
-    OVER_SSH,
     OWN_PROGRAM,
 )
 
@@ -130,8 +129,6 @@ def _renames(
             findings.append(_known_twice(move))
         elif (program := _own_program(move.old, state, runtimes)) is not None:
             findings.append(_is_looked_up(move, program))
-        elif (host := _over_ssh(move.old, inventory, state)) is not None:
-            findings.append(_is_over_ssh(move, host))
         else:
             taken.add(move.new)
             hosts = sorted({one.host for one in state.sequences if one.service == move.old})
@@ -157,24 +154,6 @@ def _own_program(service: str, state: State, runtimes: Mapping[str, Runtime]) ->
     """The runtime of a live instance whose program finds its files by the service's name."""
     live = (one.recipe.runtime for at, one in state.live.items() if at.service == service)
     return next((name for name in live if name in runtimes and runtimes[name].scope is ProcessScope.INSTANCE), None)
-
-
-def _over_ssh(service: str, inventory: Inventory, state: State) -> str | None:
-    """A host over SSH where something of the service may lie."""
-    hosts = {**state.hosts, **inventory.hosts}
-    there = {one.host for one in state.live if one.service == service}
-    there |= {one.instance.host for one in state.credentials if one.instance.service == service}
-    return next((name for name in sorted(there) if isinstance(hosts.get(name), SshHost)), None)
-
-
-def _is_over_ssh(move: MovedService, host: str) -> Diagnostic:
-    return Diagnostic(
-        code=OVER_SSH,
-        message=f"`{move.old}` cannot become `{move.new}` in place: its key is on {host}, behind SSH, and having it "
-        "there under another name is not built yet",
-        span=move.span,
-        help=f"declare `{move.new}` beside it, with the same callers and calls, then take `{move.old}` away",
-    )
 
 
 def _is_looked_up(move: MovedService, runtime: str) -> Diagnostic:

@@ -45,7 +45,6 @@ MOVE_COLLIDES = "M2017"
 MOVE_ELSEWHERE = "M2018"
 NOTHING_LEFT = "M2019"
 OWN_PROGRAM = "M2040"
-OVER_SSH = "M2041"
 NEW_PLACEMENT = "M2101"
 MOVED_FOLDER = "M2102"
 OPEN_TO_ANYBODY = "M2103"
@@ -70,7 +69,6 @@ MEANINGS = {
     MOVE_ELSEWHERE: "a host that is renamed stays where it is: keys do not move",
     NOTHING_LEFT: "an entry of `moved` or `removed` has nothing left to do",
     OWN_PROGRAM: "a service cannot be renamed whose program finds its files by the service's name",
-    OVER_SSH: "a service cannot be renamed yet where something of it lies on a host over SSH",
     HOST_GIVEN_UP: "a host is given up with keys that are good until their end",
     NEW_PLACEMENT: "a service's key goes to a host for the first time",
     MOVED_FOLDER: "a host's folder is another now",

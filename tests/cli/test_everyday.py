@@ -119,7 +119,8 @@ def test_the_journal_has_a_sentence_for_every_kind_of_entry() -> None:
         detail = {
             "serial": "ab" * 16, "command": "apply", "who": "me", "operation": "one", "outcome": "done",
             "signatures": [{}], "issuer": ["mail", 1], "subject": ["credential", "mail", "web1", 2],
-            "authority": ["mail", 1], "hosts": ["web1"], "host": "web1", "service": "mail", "to": "edge1", "instances": [["mail", "web1"]],
+            "authority": ["mail", 1], "hosts": ["web1"], "host": "web1", "to": "edge1", "instances": [["mail", "web1"]],
+            "service": "mail",
             "releases": [["mail", "web1", "ff"]], "certificates": ["ab" * 32],
             "instance": ["mail", "web1"], "process": ["web1", "nginx"], "removed": [["old", "web1"]],
         }  # fmt: skip

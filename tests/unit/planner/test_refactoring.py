@@ -22,7 +22,7 @@ from mtlsctl.model.topology import (
 )
 from mtlsctl.model.trust import Member
 from mtlsctl.planner.refactoring import refactored
-from mtlsctl.planner.safety import HOST_GIVEN_UP, MOVE_COLLIDES, MOVE_ELSEWHERE, NOTHING_LEFT, OVER_SSH, OWN_PROGRAM
+from mtlsctl.planner.safety import HOST_GIVEN_UP, MOVE_COLLIDES, MOVE_ELSEWHERE, NOTHING_LEFT, OWN_PROGRAM
 from tests.support.estates import (
     applied,
     apply,
@@ -454,12 +454,9 @@ def test_the_fingerprint_knows_what_a_service_is_called_now() -> None:
     assert one != other
 
 
-def test_a_service_on_a_host_over_ssh_stays_what_it_is_called() -> None:
-    """Nobody puts its key under the new name there."""
+def test_a_service_on_a_host_over_ssh_is_renamed_like_any_other() -> None:
     world = applied(calendar())
     there = {**calendar().hosts, "h1": SshHost(name="h1", address="192.0.2.1")}
     world.state = replace(world.state, hosts=there)
     plan = plan_of(replace(agenda(), hosts=there), world)
-    assert (True, ()) == (OVER_SSH in codes(plan)[0], plan.renames)
-    elsewhere = plan_of(replace(renamed_service(calendar(), "social", "people"), hosts=there), world)
-    assert (["people"], []) == ([one.new for one in elsewhere.renames], codes(elsewhere)[0])
+    assert ([], ["agenda"]) == (codes(plan)[0], [one.new for one in plan.renames])
