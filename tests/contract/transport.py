@@ -153,6 +153,40 @@ class TransportContract:
         with pytest.raises(DeliveryError):
             keyed.transport.read_key("mail", SPKI)
 
+    def test_a_key_of_somebody_else_is_borrowed_from_where_it_lies_and_behind_a_symlink(self, place: Place) -> None:
+        """An ACME client keeps a link to the newest key beside the certificate, and the key elsewhere."""
+        path = place.at("/etc/letsencrypt/archive/site/privkey7.pem")
+        path.parent.mkdir(parents=True)
+        path.write_bytes(KEY.reveal())
+        link = place.at("/etc/letsencrypt/live/site/privkey.pem")
+        link.parent.mkdir(parents=True)
+        link.symlink_to("../../archive/site/privkey7.pem")
+        assert KEY == place.transport.borrow_key("/etc/letsencrypt/archive/site/privkey7.pem")
+        assert KEY == place.transport.borrow_key("/etc/letsencrypt/live/site/privkey.pem")
+        assert [path.name] == names_in(path.parent)
+
+    def test_a_key_that_cannot_be_borrowed_is_said_to_be_gone_or_why_not(self, place: Place) -> None:
+        folder = place.at("/etc/ssl/private")
+        folder.mkdir(parents=True)
+        (folder / "large.key").write_bytes(b"x" * 70_000)
+        os.mkfifo(folder / "pipe.key")
+        (folder / "out.key").symlink_to(folder.parents[3] / "secret.key")
+        (folder.parents[3] / "secret.key").write_bytes(KEY.reveal())
+        for name, code, why in (
+            ("none.key", "M4113", "there is no key"),
+            ("large.key", "M4114", "too large"),
+            ("pipe.key", "M4114", "not a plain file"),
+            ("", "M4114", "cannot be read"),
+            ("out.key", "M4114", "leads out of the host's folder"),
+        ):
+            with pytest.raises(DeliveryError, match=why) as refused:
+                place.transport.borrow_key(f"/etc/ssl/private/{name}".rstrip("/"))
+            assert code == refused.value.code
+        for path in ("etc/ssl/a.key", "/etc/../a.key"):
+            with pytest.raises(DeliveryError) as refused:
+                place.transport.borrow_key(path)
+            assert "M4102" == refused.value.code
+
     def test_keys_that_are_not_kept_are_deleted(self, keyed: Place) -> None:
         keyed.transport.put_key("mail", OTHER_SPKI, KEY)
         keyed.transport.delete_keys_except("mail", [OTHER_SPKI])
