@@ -123,22 +123,23 @@ class Tree:
         return DeliveryError(f"{self.shown('/' + '/'.join(names))} {why}", code="M4102")
 
 
-def read_beneath(root: str, path: str) -> bytes:
-    """A plain file of at most KEY_LIMIT bytes; symlinks are followed as long as what they lead to lies below root.
+def read_beneath(root: str, path: str) -> tuple[bytes, int]:
+    """A plain file of at most KEY_LIMIT bytes, with its mode; raises OSError.
 
-    Raises OSError.
+    Symlinks are followed as long as what they lead to lies below root.
     """
     real, top = os.path.realpath(path, strict=True), os.path.realpath(root)
     if os.path.commonpath([real, top]) != top:
         raise OSError(errno.ELOOP, "a symlink leads out of the host's folder")
     descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
             raise OSError(errno.EINVAL, "not a plain file")
         content = file.read(KEY_LIMIT + 1)
     if len(content) > KEY_LIMIT:
         raise OSError(errno.EFBIG, "too large for a key")
-    return content
+    return content, stat.S_IMODE(mode)
 
 
 def _make_way(path: str) -> None:

@@ -16,7 +16,7 @@ from mtlsctl.operations.releases import make_pointer, pointer_path
 from mtlsctl.operations.settle import served_by
 from mtlsctl.operations.stores import Passwords, assemble
 from mtlsctl.pki import codes
-from mtlsctl.pki.outside import holds_key_of
+from mtlsctl.pki.outside import is_key_of
 from mtlsctl.pki.preflight import preflight
 from mtlsctl.store.port import SwitchRecord
 from mtlsctl.verify.wire import await_served
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from mtlsctl.store.port import ReleaseRecord, StateWriter
 
 SETTLE_SECONDS = 10.0
+KEY_GONE = "M4116"
 _UNSEEN = frozenset({Reload.NONE, Reload.RESTART})
 """After these the running process serves what it served, so there is nothing to wait for."""
 
@@ -289,11 +290,9 @@ class _Inspection:
                 continue
             place = self.transport.shown(served.shows.key_path)
             try:
-                is_its = holds_key_of(
-                    rendered.shown[served.shows.leaf], self.transport.borrow_key(served.shows.key_path)
-                )
+                is_its = is_key_of(self.transport.borrow_key(served.shows.key_path), rendered.shown[served.shows.leaf])
             except DeliveryError as error:
-                if error.code != "M4113" or not isinstance(self.host, DirectoryHost) or self.host.seen_as is None:
+                if error.code != KEY_GONE or not isinstance(self.host, DirectoryHost) or self.host.seen_as is None:
                     raise
                 yield f"{error.message}: whether it belongs to the certificate was not looked at"
                 continue

@@ -16,6 +16,7 @@ from mtlsctl.errors import DeliveryError, MtlsctlError, PreflightError, SealedKe
 from mtlsctl.model.files import KEY_FILE, chain_file, servers_file
 from mtlsctl.model.probe import Expectation, Observation, Outcome, Presented, Verdict
 from mtlsctl.model.release import HeldFile
+from mtlsctl.model.secret import Secret
 from mtlsctl.model.topology import OUTSIDE, ClientCertificate, Edge, InstanceId, ListenerId, SshHost
 from mtlsctl.model.trust import OutsideAnchor, in_order
 from mtlsctl.operations.connections import at_each
@@ -276,9 +277,16 @@ def _shown_by_others(workspace: Workspace, state: State, applied: AppliedFiles) 
                 except DeliveryError as error:
                     made: Identity | NotProbed = NotProbed(reason=error.message)
                 else:
-                    made = Identity(chain=files[chain_file(served.name)].read(), key=key)
+                    chain = files[chain_file(served.name)].read()
+                    made = _identity(chain, key, transport.shown(served.shows.key_path))
                 shown[ListenerKey(instance, served.name)] = _that_loads(made, served.shows.key_path)
     return shown
+
+
+def _identity(chain: bytes, key: HeldFile, place: str) -> Identity | NotProbed:
+    if key.content is None:
+        return NotProbed(reason=f"the key at {place} stays there")
+    return Identity(chain=chain, key=Secret(key.content))
 
 
 def _that_loads(identity: Identity | NotProbed, path: str) -> Identity | NotProbed:

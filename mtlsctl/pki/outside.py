@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from mtlsctl.model.identifiers import LONGEST_SUBJECT, SUBJECT_TYPES, is_plain_value
+from mtlsctl.model.secret import Secret
 from mtlsctl.model.trust import OutsideFacts, key_name
 from mtlsctl.pki.inspect import parse_certificate
 from mtlsctl.pki.keys import load_private, spki_sha256
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from mtlsctl.model.identifiers import DnsId
-    from mtlsctl.model.secret import Secret
+    from mtlsctl.model.release import HeldFile
     from mtlsctl.pki.inspect import Parsed
 
 LEAST_RSA_BITS = 2048
@@ -168,9 +169,13 @@ def _shown(name: x509.Name) -> str:
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
-def holds_key_of(certificate: bytes, key: Secret) -> bool:
-    """Whether a private key (PEM, not encrypted) is that of a certificate (DER); raises PreflightError for no key."""
-    return load_private(key).public_key() == parse_certificate(certificate).public_key
+def is_key_of(held: HeldFile, certificate: bytes) -> bool:
+    """Whether a private key (PEM, not encrypted) is that of a certificate (DER); raises PreflightError for no key.
+
+    Its host may say its public half alone.
+    """
+    known = held.spki_sha256 if held.content is None else spki_sha256(load_private(Secret(held.content)).public_key())
+    return known is not None and known == parse_certificate(certificate).spki_sha256
 
 
 def is_issued_by(certificate: bytes, anchor: bytes) -> bool:

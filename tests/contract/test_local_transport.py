@@ -64,3 +64,13 @@ class TestLocalTransport(TransportContract):
         keyed.transport.carry("mail", "post", release=FIRST, keys=[])
         with pytest.raises(DeliveryError):
             keyed.transport.read_release("post", FIRST)
+
+    def test_no_symlink_leads_a_borrower_out_of_the_hosts_folder(self, place: Place) -> None:
+        elsewhere = place.root.parent / "secret.key"
+        elsewhere.write_bytes(b"of this machine")
+        link = place.at("/etc/ssl/private/site.key")
+        link.parent.mkdir(parents=True)
+        link.symlink_to(elsewhere)
+        with pytest.raises(DeliveryError, match="leads out of the host's folder") as refused:
+            place.transport.borrow_key("/etc/ssl/private/site.key")
+        assert "M4117" == refused.value.code

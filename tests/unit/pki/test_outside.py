@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,9 +16,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from mtlsctl.errors import PreflightError
 from mtlsctl.model.identifiers import DnsId
-from mtlsctl.model.secret import Secret
+from mtlsctl.model.release import HeldFile
 from mtlsctl.pki.keys import private_pem
-from mtlsctl.pki.outside import chain_unfitness, facts_of, holds_key_of, is_issued_by, unfitness
+from mtlsctl.pki.outside import chain_unfitness, facts_of, is_issued_by, is_key_of, unfitness
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -293,10 +294,21 @@ def test_a_chain_is_good_as_long_as_all_of_it_and_only_where_that_is_asked() -> 
 
 
 def test_a_key_is_that_of_a_certificate_or_is_not() -> None:
-    assert holds_key_of(site(), private_pem(KEY))
-    assert not holds_key_of(site(), private_pem(OTHER))
+    assert is_key_of(held(private_pem(KEY).reveal()), site())
+    assert not is_key_of(held(private_pem(OTHER).reveal()), site())
     with pytest.raises(PreflightError):
-        holds_key_of(site(), Secret(b"no key"))
+        is_key_of(held(b"no key"), site())
+
+
+def test_a_host_that_keeps_the_key_says_its_public_half_alone() -> None:
+    kept = replace(held(b""), content=None)
+    assert is_key_of(replace(kept, spki_sha256=facts_of(site()).spki_sha256), site())
+    assert not is_key_of(replace(kept, spki_sha256="0" * 64), site())
+    assert not is_key_of(kept, site())
+
+
+def held(content: bytes) -> HeldFile:
+    return HeldFile.of(content, 0o600)
 
 
 def test_the_names_that_a_leaf_presents_are_among_its_facts() -> None:
