@@ -740,6 +740,10 @@ def test_apache_reads_a_hostile_value_where_we_wrote_it_and_nothing_else(path: A
         files = {name: text.replace(f"/{made.instance.service}/", "/schedule/") for name, text in files.items()}
         folder = tmp_path / str(number)
         folder.mkdir()
+        for shows in (served.shows for served in made.listeners if served.shows is not None):
+            key = folder / shows.key_path.lstrip("/")
+            key.parent.mkdir(parents=True, exist_ok=True)
+            key.write_text("key")
         expected = written_lines(folder, files)
         read = lines_that_apache_read(folder)
         assert read in (expected, None), hostile
