@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from mtlsctl.model.runtime import Runtime
     from mtlsctl.model.state import State
     from mtlsctl.model.topology import InstanceId, Inventory, Listener, Service
-    from mtlsctl.model.trust import Member, OutsideFacts, TrustAnchor
+    from mtlsctl.model.trust import OutsideFacts, TrustAnchor
     from mtlsctl.planner.lifecycle import AuthorityDecision, CredentialDecision
     from mtlsctl.planner.trust import Presented
 
