@@ -75,6 +75,7 @@ _TITLES: Final = {
     "HostWords": "A host",
     "ServiceWords": "A service",
     "ListenerWords": "A listener",
+    "ServerCertificateWords": "A server certificate",
     "MovedWords": "An entry of `moved`",
     "RemovedWords": "An entry of `removed`",
     "OutsiderWords": "A caller from outside",

@@ -18,6 +18,7 @@ BASE=/etc/mtlsctl
 NL='
 '
 FILE_LIMIT=1048576
+KEY_LIMIT=65536
 ENTRY_LIMIT=2000
 SECONDS_FOR_A_PROGRAM=10
 NOTHING=e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
@@ -313,6 +314,21 @@ sealed_spki_of() {
     digest=$(timeout -k 2 "$SECONDS_FOR_A_PROGRAM" openssl pkcs12 -in "$1" -passin "file:$2" -nocerts -nodes 2>/dev/null |
         openssl pkey -pubout -outform DER 2>/dev/null | sha256sum)
     [ "${digest%% *}" = "$NOTHING" ] && echo - || echo "${digest%% *}"
+}
+
+# A key of somebody else's: its digest, its mode and its public half. Symlinks are followed, as ACME clients have them.
+verb_borrow_key() {
+    is_path "$1"
+    [ -e "$1" ] || refuse M4116 "there is no key at $1"
+    [ -f "$1" ] || refuse M4117 "the key at $1 cannot be read: not a plain file"
+    [ -r "$1" ] || refuse M4117 "the key at $1 cannot be read: Permission denied"
+    [ "$(stat -L -c %s -- "$1")" -le "$KEY_LIMIT" ] || refuse M4117 "the key at $1 cannot be read: too large for a key"
+    digest=$(sha256sum <"$1")
+    spki=$(spki_of "$1")
+    [ "$spki" != - ] || refuse M4117 "openssl finds no private key without a password at $1"
+    answer "${digest%% *}"
+    answer "$(stat -L -c %a -- "$1")"
+    answer "$spki"
 }
 
 # The key is born here. Its name is known only when it is there, so it is made under another one.
@@ -1387,7 +1403,7 @@ while IFS= read -r line <&3; do
         ;;
     hello) [ $# -eq 2 ] && keeps=$2 || exit 3 ;;
     claim | facts | sockets | \
-        has_key | expect_key | read_key | put_key | delete_keys_except | request_key | sign_with_key | \
+        has_key | expect_key | read_key | borrow_key | put_key | delete_keys_except | request_key | sign_with_key | \
         carry | stage | has_release | list_release | read_release | releases | delete_releases | delete_service | \
         read_pointer | switch_file | switch_current | remove_pointer | \
         check_nginx | check_node | check_apache | reload | call) ;;

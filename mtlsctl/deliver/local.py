@@ -153,6 +153,25 @@ class LocalTransport:
             return Secret(tree.read_file(folder, path.name)[0])
         raise self._key_gone(path)
 
+    def borrow_key(self, path: str) -> HeldFile:
+        """See `Transport.borrow_key`."""
+        _file_path(path)
+        place = self._tree.shown(path)
+        try:
+            return HeldFile.of(*tree.read_beneath(self._host.directory, place))
+        except FileNotFoundError:
+            raise DeliveryError(
+                f"there is no key at {place}",
+                code="M4116",
+                help="its owner puts it there; or correct `key_path` in the inventory",
+            ) from None
+        except OSError as error:
+            raise DeliveryError(
+                f"the key at {place} cannot be read: {error.strerror or error}",
+                code="M4117",
+                help="it is compared with the certificate before a server is told to load both",
+            ) from None
+
     def _key_gone(self, path: PurePosixPath) -> DeliveryError:
         return DeliveryError(
             f"the key of this release is gone: {self._tree.shown(path)}",

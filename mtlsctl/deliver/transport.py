@@ -73,6 +73,14 @@ class Transport(Protocol):
         there already stays. Raises DeliveryError M4103 when the release is not there.
         """
 
+    def borrow_key(self, path: str) -> HeldFile:
+        """A private key that is not mtlsctl's own, for one comparison or one server of ours; it is kept nowhere.
+
+        It comes without its bytes from a host over a wire. The only file that may be reached through symlinks, as ACME
+        clients keep theirs; none leads out of the host. Raises DeliveryError M4116 when it is not there, M4117
+        when it cannot be read.
+        """
+
     def stage(self, release: StagedRelease) -> None:
         """Write `<release>.partial`, link its key, sync, rename to its name; see to the links beside `current`.
 

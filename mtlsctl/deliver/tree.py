@@ -1,4 +1,7 @@
-"""Files below one root, reached folder by folder through descriptors, so that no symlink is ever followed."""
+"""Files below one root, reached folder by folder through descriptors, so that no symlink is followed.
+
+`read_beneath` alone follows some: it is for keys that are not ours, and compares or shows them and keeps nothing.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
 
 FILE_LIMIT = 1024 * 1024
 """Bytes of the largest file that is read back; nothing that we write comes near it."""
+
+KEY_LIMIT = 64 * 1024
+"""Bytes of the largest private key that is read where somebody else keeps it."""
 
 ENTRY_LIMIT = 2_000
 """Entries of the largest folder that is listed."""
@@ -115,6 +121,25 @@ class Tree:
 
     def _obstacle(self, names: tuple[str, ...], why: str) -> DeliveryError:
         return DeliveryError(f"{self.shown('/' + '/'.join(names))} {why}", code="M4102")
+
+
+def read_beneath(root: str, path: str) -> tuple[bytes, int]:
+    """A plain file of at most KEY_LIMIT bytes, with its mode; raises OSError.
+
+    Symlinks are followed as long as what they lead to lies below root.
+    """
+    real, top = os.path.realpath(path, strict=True), os.path.realpath(root)
+    if os.path.commonpath([real, top]) != top:
+        raise OSError(errno.ELOOP, "a symlink leads out of the host's folder")
+    descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "not a plain file")
+        content = file.read(KEY_LIMIT + 1)
+    if len(content) > KEY_LIMIT:
+        raise OSError(errno.EFBIG, "too large for a key")
+    return content, stat.S_IMODE(mode)
 
 
 def _make_way(path: str) -> None:

@@ -25,23 +25,35 @@ MAX_IN_A_FILE: Final = 16
 
 
 class CertificateFiles:
-    """The files that an inventory names, each read once. `found` are their certificates by the SHA-256 of their DER."""
+    """The files that an inventory names, each read once.
+
+    `found` are anchors, `chains` what listeners show; both by the SHA-256 of their DER.
+    """
 
     def __init__(self, words: Words, root: Path) -> None:
         self._words = words
         self.root = root
-        self._known: dict[str, tuple[str, ...]] = {}
+        self._known: dict[str, tuple[bytes, ...]] = {}
         self.found: dict[str, OutsideCertificate] = {}
+        self.chains: dict[str, OutsideCertificate] = {}
 
     def read(self, path: str, at: Place) -> tuple[str, ...]:
-        """The digests of a file's certificates; none when something was wrong with it, which is reported once."""
+        """The digests of a file's anchors; none when something was wrong with it, which is reported once."""
+        return self._read(path, at, self.found)
+
+    def read_chain(self, path: str, at: Place) -> tuple[str, ...]:
+        """The digests of a chain's certificates in the order of the file; none when something was wrong with it."""
+        return self._read(path, at, self.chains)
+
+    def _read(self, path: str, at: Place, kept: dict[str, OutsideCertificate]) -> tuple[str, ...]:
         if path not in self._known:
             ders = self._words.parsed(path, at, lambda text: ders_of(read_file_of_repository(self.root, text), text))
-            self._known[path] = tuple(hashlib.sha256(der).hexdigest() for der in ders or ())
-            span = self._words.problems.sources.span(at, path)
-            for digest, der in zip(self._known[path], ders or (), strict=True):
-                self.found.setdefault(digest, OutsideCertificate(der=der, file=path, span=span))
-        return self._known[path]
+            self._known[path] = ders or ()
+        digests = tuple(hashlib.sha256(der).hexdigest() for der in self._known[path])
+        span = self._words.problems.sources.span(at, path)
+        for digest, der in zip(digests, self._known[path], strict=True):
+            kept.setdefault(digest, OutsideCertificate(der=der, file=path, span=span))
+        return digests
 
 
 def ders_of(content: bytes, path: str) -> tuple[bytes, ...]:

@@ -86,6 +86,8 @@ ENDPOINT: Final = "M1162"
 OUTSIDE_NAME: Final = "M1163"
 NO_AUTHORIZATION: Final = "M1164"
 OTHER_CERTIFICATES: Final = "M1165"
+CHAIN_UNFIT: Final = "M1166"
+CANNOT_SHOW: Final = "M1167"
 
 UNUSED_HOST: Final = "M1150"
 IDLE_SERVICE: Final = "M1151"
@@ -168,6 +170,8 @@ MEANINGS: Final = MappingProxyType(
         OUTSIDE_NAME: "somebody outside has the name of something inside",
         NO_AUTHORIZATION: "a caller from outside has neither identities nor `authorize: any-member`",
         OTHER_CERTIFICATES: "a caller from outside has different certificates at different listeners",
+        CHAIN_UNFIT: "a chain cannot be shown: its names, its use, its order, or nothing that is trusted signed it",
+        CANNOT_SHOW: "the runtime cannot show a certificate whose key is not among the files of its release",
         UNUSED_HOST: "no service runs on a host",
         IDLE_SERVICE: "a service neither listens nor calls",
         LONG_LIFETIME: "a certificate lives longer than 398 days",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Host,
         Listener,
         Outsider,
+        ServerCertificate,
         Service,
     )
 
@@ -108,7 +109,12 @@ def _listener(listener: Listener) -> list[object]:
         *([] if listener.forward_identity is None else [listener.forward_identity]),
         sorted(caller.service for caller in listener.callers),
         *([sorted(map(_outsider, listener.outsiders))] if listener.outsiders else []),
+        *([] if listener.server_certificate is None else [_shown(listener.server_certificate)]),
     ]
+
+
+def _shown(shown: ServerCertificate) -> dict[str, object]:
+    return {"chain": shown.chain, "key_path": shown.key_path, "trust": shown.trust}
 
 
 def _outsider(outsider: Outsider) -> list[object]:

@@ -67,7 +67,7 @@ def _read_outsider(beyond: Beyond, node: Map) -> Outsider | None:
         message = f"`{name}` is the name of something else here; nobody from outside can have it too"
         words.problems.add(codes.OUTSIDE_NAME, message, node.values_at["name"], name, help="choose another name")
         name = None
-    certificates = _certificates(beyond, node)
+    certificates = certificates_at(beyond, node, "certificates")
     identities = _identities(words, node)
     if name is None or not certificates:
         return None
@@ -79,15 +79,13 @@ def _read_outsider(beyond: Beyond, node: Map) -> Outsider | None:
     )
 
 
-def _certificates(beyond: Beyond, node: Map) -> tuple[str, ...]:
-    """The digests of all the files, sorted."""
-    items = seq_of(node, "certificates")
+def certificates_at(beyond: Beyond, node: Map, key: str) -> tuple[str, ...]:
+    """The digests of the anchors in all the files that a key lists, sorted."""
+    items = seq_of(node, key)
     if items is None:
         return ()
     if not items and not items.is_holed:
-        beyond.words.problems.add(
-            codes.NO_VALUE, "`certificates` has no value", node.keys_at["certificates"], "certificates"
-        )
+        beyond.words.problems.add(codes.NO_VALUE, f"`{key}` has no value", node.keys_at[key], key)
     found = {digest for path, at in beyond.words.unrepeated(items, "file") for digest in beyond.files.read(path, at)}
     return tuple(sorted(found))
 
@@ -151,7 +149,7 @@ def _read_external_server(beyond: Beyond, node: Map, neighbours: Neighbours) -> 
         name = None
     endpoint = words.read(node, "endpoint", grammar.endpoint, None)
     is_system = node.get("certificates") == SYSTEM
-    certificates = () if is_system else _certificates(beyond, node)
+    certificates = () if is_system else certificates_at(beyond, node, "certificates")
     callers = _callers(words, node, neighbours)
     if name is None or endpoint is None or not (is_system or certificates):
         return None

@@ -75,6 +75,7 @@ def resolve(tree: Map, runtimes: Mapping[str, Runtime], root: Path, problems: Pr
         abandoned=refactoring.abandoned,
         external_servers=external_servers,
         certificates=files.found,
+        chains=files.chains,
     )
 
 

@@ -170,6 +170,25 @@ class ExternalServerWords(_Part):
     callers: list[ServiceName] = Field(description="The services that may call it.")
 
 
+class ServerCertificateWords(_Part):
+    """A certificate that somebody else issued, such as a public CA, and a listener shows in place of ours."""
+
+    chain: Text = Field(
+        description="A PEM file below the repository: the certificate, then its intermediates. It presents every name "
+        "of the service."
+    )
+    key_path: Text = Field(
+        description="The absolute path of its private key on the host, below the folder of a `directory:` host. "
+        "mtlsctl never moves or keeps that key."
+    )
+
+
+_SERVERS_TRUST: Final = (
+    "By whom callers believe what a `server_certificate` shows, and needed beside it: PEM files below the repository "
+    "with the self-signed CAs, or `system` for what each caller's machine, or its runtime, believes by itself."
+)
+
+
 class ListenerWords(_Part):
     """One door of a service."""
 
@@ -192,6 +211,10 @@ class ListenerWords(_Part):
         description="Whether the program behind is told who called, in headers that no caller can set: `headers` "
         "(`X-SSL-Client-Verify`, `X-SSL-Client-DN`) or `rfc9440` (`Client-Cert`). Not every runtime can do both.",
     )
+    server_certificate: ServerCertificateWords | None = Field(
+        None, description="What this listener shows in place of a certificate that mtlsctl issues."
+    )
+    servers_trust: list[Text] | Literal["system"] | None = Field(None, description=_SERVERS_TRUST)
     callers: list[ServiceName | OutsiderWords] = Field(
         [],
         description="The services that may call, and callers from outside; everybody else is refused. Where no "
@@ -220,6 +243,12 @@ class ServiceWords(_Part):
     authorize: AuthorizeName | None = Field(None, description="Short form: who gets in under a shared CA.")
     forward_identity: ForwardName | None = Field(
         None, description="Short form: how that listener tells the program behind it who called."
+    )
+    server_certificate: ServerCertificateWords | None = Field(
+        None, description="Short form: what that listener shows in place of a certificate that mtlsctl issues."
+    )
+    servers_trust: list[Text] | Literal["system"] | None = Field(
+        None, description="Short form: by whom callers believe what it shows."
     )
     callers: list[ServiceName | OutsiderWords] | None = Field(
         None, description="Short form: the services, and callers from outside, that may call that listener."

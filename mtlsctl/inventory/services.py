@@ -10,6 +10,7 @@ from mtlsctl.inventory.outside import Beyond, read_outsiders
 from mtlsctl.inventory.policies import Policies, read_policies, read_trust
 from mtlsctl.inventory.problems import shown
 from mtlsctl.inventory.requests import read_requests
+from mtlsctl.inventory.server_certificates import BELIEVED, SHOWN, read_server_certificate
 from mtlsctl.inventory.settings import read_settings
 from mtlsctl.inventory.source import Map, Seq
 from mtlsctl.inventory.words import map_of, seq_of
@@ -47,7 +48,7 @@ _CLIENT_CERTIFICATE = grammar.choice({mode.value: mode for mode in ClientCertifi
 _BOTH = ("1.2", "1.3")
 _AUTHORIZE = grammar.choice({one.value: one for one in Authorize})
 _FORWARD = grammar.choice({one.value: one for one in ForwardIdentity})
-_SHORT_FORM = ("listen", "callers", "bind", "client_certificate", "authorize", "forward_identity")
+_SHORT_FORM = ("listen", "callers", "bind", "client_certificate", "authorize", "forward_identity", SHOWN, BELIEVED)
 
 
 class Neighbours:
@@ -302,6 +303,7 @@ def _short_form(subject: _Subject) -> tuple[Listener, ...]:
     authorize = words.read(node, "authorize", _AUTHORIZE, Authorize.CALLERS)
     callers = _callers(subject, node, at, mode)
     outsiders = read_outsiders(subject.beyond, seq_of(node, "callers"))
+    shown = read_server_certificate(subject.beyond, node, subject.runtime)
     if port is None:
         return ()
     return (
@@ -313,6 +315,7 @@ def _short_form(subject: _Subject) -> tuple[Listener, ...]:
             forward_identity=_forwarding(subject, node, mode),
             callers=callers,
             outsiders=outsiders,
+            server_certificate=shown,
             span=words.problems.sources.span(at, str(port)),
         ),
     )
@@ -333,6 +336,7 @@ def _long_form(subject: _Subject, node: Map, count: int) -> Listener | None:
     forward = _forwarding(subject, node, mode)
     callers = _callers(subject, node, at, mode)
     outsiders = read_outsiders(subject.beyond, seq_of(node, "callers"))
+    shown = read_server_certificate(subject.beyond, node, subject.runtime)
     if port is None:
         return None
     return Listener(
@@ -345,6 +349,7 @@ def _long_form(subject: _Subject, node: Map, count: int) -> Listener | None:
         forward_identity=forward,
         callers=callers,
         outsiders=outsiders,
+        server_certificate=shown,
         span=words.problems.sources.span(at, str(node["port"])),
     )
 

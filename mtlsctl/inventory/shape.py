@@ -82,10 +82,10 @@ EXTERNAL_SERVER: Final = Record(
 )
 _CALLERS: Final = ListOf(each=WordOr(mapping=OUTSIDER))
 _UNBUILT_KEYS: Final = {"keys": "choosing where keys are born"}
-_UNBUILT_PEERS: Final = {
-    "server_certificate": "a server certificate issued elsewhere",
-    "servers_trust": "choosing whom to believe as a server",
-}
+SERVER_CERTIFICATE: Final = Record(
+    what="a server certificate", fields={"chain": WORD, "key_path": WORD}, required=("chain", "key_path")
+)
+_SERVERS_TRUST: Final = ListOf(each=WORD, instead="system")
 
 CERTIFICATE: Final = Record(
     what="a certificate policy",
@@ -134,10 +134,11 @@ LISTENER: Final = Record(
         "protocols": _WORDS,
         "authorize": WORD,
         "forward_identity": WORD,
+        "server_certificate": SERVER_CERTIFICATE,
+        "servers_trust": _SERVERS_TRUST,
         "callers": _CALLERS,
     },
     required=("port",),
-    unbuilt=_UNBUILT_PEERS,
 )
 SERVICE: Final = Record(
     what="a service",
@@ -151,6 +152,8 @@ SERVICE: Final = Record(
         "client_certificate": WORD,
         "authorize": WORD,
         "forward_identity": WORD,
+        "server_certificate": SERVER_CERTIFICATE,
+        "servers_trust": _SERVERS_TRUST,
         "callers": _CALLERS,
         "listeners": ListOf(each=LISTENER),
         "settings": Named(each=Anything()),
@@ -161,7 +164,6 @@ SERVICE: Final = Record(
     },
     required=("runtime", "hosts"),
     unbuilt={
-        **_UNBUILT_PEERS,
         **_UNBUILT_KEYS,
         "restart": "allowing a restart where a reload is not enough",
     },
@@ -190,10 +192,7 @@ INVENTORY: Final = Record(
         "external_servers": ListOf(each=EXTERNAL_SERVER),
     },
     required=("version", "name", "hosts", "services"),
-    unbuilt={
-        **_UNBUILT_PEERS,
-        **_UNBUILT_KEYS,
-    },
+    unbuilt=_UNBUILT_KEYS,
 )
 
 

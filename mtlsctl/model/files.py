@@ -18,6 +18,7 @@ CERTIFICATE_FILE = "tls.crt"
 KEY_FILE = "tls.key"
 CLIENTS_FOLDER = "clients"
 SERVERS_FOLDER = "servers"
+CHAINS_FOLDER = "chains"
 
 PUBLIC_MODE = 0o640
 SECRET_MODE = 0o600
@@ -39,6 +40,11 @@ def clients_file(listener: str) -> str:
 def servers_file(listener: ListenerId) -> str:
     """The anchors to believe a called listener by."""
     return f"{SERVERS_FOLDER}/{callee_name(listener)}.pem"
+
+
+def chain_file(listener: str) -> str:
+    """The chain that a listener shows where somebody else issued it; its key is not in the release."""
+    return f"{CHAINS_FOLDER}/{listener}.crt"
 
 
 def callee_name(listener: ListenerId) -> str:

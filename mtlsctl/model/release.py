@@ -38,9 +38,26 @@ class Endpoint(NamedTuple):
     port: int
 
 
+class ShownCertificate(NamedTuple):
+    """A chain that somebody else issued: the SHA-256 of its certificates, end entity first, and where its key lies."""
+
+    chain: tuple[str, ...]
+    key_path: str
+
+    @property
+    def leaf(self) -> str:
+        return self.chain[0]
+
+    def __str__(self) -> str:
+        return f"certificate {self.leaf[:16]} with the key {self.key_path}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedListener:
-    """A listener as one release serves it; `callers` are those whose anchors the policy holds, outsiders among them."""
+    """A listener as one release serves it; `callers` are those whose anchors the policy holds, outsiders among them.
+
+    `shows` None: it shows the leaf of its instance.
+    """
 
     name: str
     sockets: tuple[Socket, ...]
@@ -49,6 +66,7 @@ class ServedListener:
     callers: tuple[str, ...]
     policy: PeerPolicy
     forward_identity: ForwardIdentity | None = None
+    shows: ShownCertificate | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +75,8 @@ class Callee:
 
     `asks`: it asks for a client certificate, so one is shown; else the call is one-way TLS.
     Of a server outside the estate the one endpoint's host is OUTSIDE. `believes_system`: instead of by the policy,
-    which is empty then, it is believed by the CAs that the caller's own machine believes.
+    which is empty then, it is believed by the CAs that the caller's own machine believes. The policy of a listener
+    that shows a certificate of somebody else has anchors from outside, while it changes beside those of its service.
     """
 
     listener: ListenerId
@@ -76,6 +95,11 @@ class Callee:
     def service(self) -> str:
         """The service that is called, also where `listener` says a name that it once had."""
         return self.endpoints[0].instance.service if self.endpoints else self.listener.service
+
+    @property
+    def is_believed_by_others(self) -> bool:
+        """Whether a CA that is not ours vouches for it, so that there may be intermediates below that."""
+        return self.believes_system or bool(self.policy.outsiders)
 
     def __str__(self) -> str:
         return outside(self.listener.service) if self.is_outside else str(self.listener)
@@ -190,9 +214,18 @@ def with_services_renamed(recipe: Recipe, names: Mapping[str, str]) -> Recipe:
         callers = (caller if caller in beyond else names.get(caller, caller) for caller in one.callers)
         return replace(one, callers=tuple(sorted(callers)), policy=policy(one.policy))
 
+    def believed(one: Callee) -> PeerPolicy:
+        """A CA from outside bears the name of the service for which it vouches."""
+        found = policy(one.policy)
+        if one.is_outside or not found.outsiders:
+            return found
+        beyond = (a._replace(name=names.get(a.name, a.name)) for a in found.anchors if isinstance(a, OutsideAnchor))
+        own = (a for a in found.anchors if not isinstance(a, OutsideAnchor))
+        return PeerPolicy(anchors=frozenset([*own, *beyond]), members=found.members)
+
     def called(one: Callee) -> list[Callee]:
         endpoints = tuple(sorted(e._replace(instance=e.instance.with_service_renamed(names)) for e in one.endpoints))
-        again = replace(one, endpoints=endpoints, policy=policy(one.policy))
+        again = replace(one, endpoints=endpoints, policy=believed(one))
         if one.is_outside or one.listener.service not in names:
             return [again]
         return [again, replace(again, listener=one.listener._replace(service=names[one.listener.service]))]
@@ -337,6 +370,7 @@ def _listener_to_json(served: ServedListener) -> dict[str, object]:
         "callers": list(served.callers),
         "policy": _policy_to_json(served.policy),
         **({} if served.forward_identity is None else {"forward_identity": served.forward_identity.value}),
+        **({} if served.shows is None else {"shows": [list(served.shows.chain), served.shows.key_path]}),
     }
 
 
@@ -349,7 +383,12 @@ def _listener_from_json(data: dict) -> ServedListener:  # type: ignore[type-arg]
         callers=tuple(data["callers"]),
         policy=_policy_from_json(data["policy"]),
         forward_identity=ForwardIdentity(data["forward_identity"]) if "forward_identity" in data else None,
+        shows=_shown_from_json(*data["shows"]) if "shows" in data else None,
     )
+
+
+def _shown_from_json(chain: list[str], key_path: str) -> ShownCertificate:
+    return ShownCertificate(tuple(chain), key_path)
 
 
 def _callee_to_json(callee: Callee) -> dict[str, object]:

@@ -117,7 +117,8 @@ class Enforcement:
     `forward_identity`: how it can tell the program behind it who called, having removed what callers said themselves;
     `cannot_forward` has the reasons why it cannot do so otherwise.
     `system_trust`: a call can be rendered so that it believes what its machine believes; where the runtime has a
-    setting SYSTEM_CERTIFICATES, only with it.
+    setting SYSTEM_CERTIFICATES, only with it. `server_certificate`: a listener can show a certificate whose key lies
+    elsewhere on the host, as a file that mtlsctl does not read.
     """
 
     anchors: bool
@@ -136,6 +137,7 @@ class Enforcement:
         return dict(self.cannot_forward).get(form) or (f"it can: {able}" if able else "it has nothing behind it")
 
     system_trust: bool = False
+    server_certificate: bool = False
 
 
 SYSTEM_CERTIFICATES = "system_certificates"

@@ -266,7 +266,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutsideCertificate:
-    """A self-signed certificate that somebody else made, as a file below the repository holds it."""
+    """A certificate that somebody else made, as a file below the repository holds it."""
 
     der: bytes = field(repr=False)
     file: str
@@ -303,8 +303,27 @@ class ExternalServer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServerCertificate:
+    """A certificate that somebody else issued and a listener shows in place of its instance's own.
+
+    `chain` are the SHA-256 of its certificates (DER), end entity first, as `file` holds them. `key_path` is absolute,
+    on the host; nobody but the program reads that key. `trust` are the SHA-256 of the CAs by which callers believe it;
+    none: those that each caller's own machine believes.
+    """
+
+    chain: tuple[str, ...]
+    key_path: str
+    trust: tuple[str, ...]
+    file: str
+    span: Span | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Listener:
-    """A port, its callers and what it asks of them; `protocols` is a sorted subset of ("1.2", "1.3")."""
+    """A port, its callers and what it asks of them; `protocols` is a sorted subset of ("1.2", "1.3").
+
+    `server_certificate` None: it shows the certificate that mtlsctl issued.
+    """
 
     name: str = MAIN
     port: int
@@ -315,6 +334,7 @@ class Listener:
     forward_identity: ForwardIdentity | None = None
     callers: tuple[Caller, ...] = ()
     outsiders: tuple[Outsider, ...] = ()
+    server_certificate: ServerCertificate | None = None
     span: Span | None = field(default=None, compare=False)
 
 
@@ -354,8 +374,8 @@ class Inventory:
     """All that is declared. Every name in it resolves: hosts of services, callers of listeners.
 
     `digest` is over the meaning (not the bytes) of the files that it came from. `shared_authority` says how the CA is
-    made that the services of trust model `shared-ca` have in common. `certificates` are those from outside, by the
-    SHA-256 of their DER.
+    made that the services of trust model `shared-ca` have in common. `certificates` are the anchors from outside,
+    `chains` all certificates that listeners show in place of ours, both by the SHA-256 of their DER.
     """
 
     name: str
@@ -368,6 +388,7 @@ class Inventory:
     abandoned: tuple[AbandonedHost, ...] = ()
     external_servers: tuple[ExternalServer, ...] = ()
     certificates: Mapping[str, OutsideCertificate] = field(default_factory=dict)
+    chains: Mapping[str, OutsideCertificate] = field(default_factory=dict)
 
     def edges(self) -> Iterator[tuple[Edge, Span | None]]:
         """Every declared call within the estate with the place that declares it, in the order of the inventory."""

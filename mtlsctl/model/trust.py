@@ -158,6 +158,8 @@ class OutsideFacts:
     name_bytes: int
     not_before: datetime
     not_after: datetime
+    names: tuple[str, ...] = ()
+    """DNS names that it presents, a wildcard among them; an anchor has none."""
 
 
 NOTHING_OUTSIDE: Mapping[str, OutsideFacts] = MappingProxyType({})

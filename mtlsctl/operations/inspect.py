@@ -453,10 +453,12 @@ def _door_findings(served: Served, door: Door, estate: Estate, flight: FirstFlig
     instance: InstanceId = door.live.recipe.instance
     credential = estate.state.credentials.get(door.live.recipe.credential)
     shown = hashlib.sha256(flight.leaf_der or b"").hexdigest()
-    if credential is not None and shown != credential.certificate_sha256:
+    own = None if credential is None else credential.certificate_sha256
+    given = own if door.served.shows is None else door.served.shows.leaf
+    if given is not None and shown != given:
         yield Diagnostic(
             code=codes.SERVES_OTHER,
-            message=f"{instance} was given certificate {credential.certificate_sha256[:16]} and serves {shown[:16]}",
+            message=f"{instance} was given certificate {given[:16]} and serves {shown[:16]}",
             help="was the process reloaded, and does it read the files that were applied? mtlsctl verify tells more",
         )
     if door.served.client_certificate is not ClientCertificate.REQUIRED or served.asks is None:

@@ -32,13 +32,15 @@ if TYPE_CHECKING:
 
 
 def refuse_unfit(inventory: Inventory, *, now: datetime | None = None) -> None:
-    """Raise InventoryError (M1160) with every certificate of the inventory that cannot be an anchor, and why.
+    """Raise InventoryError (M1160, M1166) with every certificate that cannot be an anchor or be shown, and why.
 
     Whether one is valid at a time is asked with `now`; a plan says that itself, as it knows what is live.
     """
-    if not inventory.certificates:
+    if not inventory.certificates and not inventory.chains:
         return
     problems = [problem for one in inventory.certificates.values() for problem in _problems(one, now)]
+    if not problems:  # a chain is held against anchors that are in order
+        problems = list(_chain_problems(inventory, now))
     if problems:
         raise InventoryError(sorted(problems, key=lambda one: one.order))
 
@@ -60,21 +62,49 @@ def _problems(certificate: OutsideCertificate, now: datetime | None) -> Iterator
         )
 
 
+def _chain_problems(inventory: Inventory, now: datetime | None) -> Iterator[Diagnostic]:
+    from mtlsctl.errors import PreflightError
+    from mtlsctl.pki.outside import chain_unfitness
+
+    for service in inventory.services.values():
+        for listener in service.listeners:
+            shown = listener.server_certificate
+            if shown is None:
+                continue
+            chain = [inventory.chains[one].der for one in shown.chain]
+            anchors = [inventory.certificates[one].der for one in shown.trust]
+            try:
+                reasons = list(chain_unfitness(chain, service.names, anchors, now))
+            except PreflightError as error:
+                reasons = [error.message]
+            for reason in reasons:
+                yield Diagnostic(
+                    code=codes.CHAIN_UNFIT,
+                    message=f"`{shown.file}` cannot be shown by `{service.name}`: {reason}",
+                    span=shown.span,
+                )
+
+
 def facts_of_outside(inventory: Inventory, state: State, reader: StateReader) -> Mapping[str, OutsideFacts]:
     """What each certificate from outside says that the inventory declares or that something live trusts."""
     live = outside_anchors(live.recipe for live in state.live.values())
-    if not inventory.certificates and not live:
+    if not inventory.certificates and not inventory.chains and not live:
         return NOTHING_OUTSIDE
     from mtlsctl.pki.outside import facts_of
 
     ders = {one.sha256: outside_certificate(reader, one) for one in live if one.sha256 not in inventory.certificates}
-    ders |= {sha256: one.der for sha256, one in inventory.certificates.items()}
+    ders |= {sha256: one.der for sha256, one in (*inventory.chains.items(), *inventory.certificates.items())}
     return {sha256: facts_of(der) for sha256, der in ders.items()}
 
 
 def live_facts(state: State, reader: StateReader) -> dict[OutsideAnchor, OutsideFacts]:
-    """What each certificate from outside says that something live trusts."""
-    live = outside_anchors(live.recipe for live in state.live.values())
+    """What each certificate from outside says that something live trusts, or shows by its service's name."""
+    live = outside_anchors(live.recipe for live in state.live.values()) | {
+        OutsideAnchor(instance.service, one)
+        for instance, live in state.live.items()
+        for served in live.recipe.listeners
+        for one in (served.shows.chain if served.shows else ())
+    }
     if not live:
         return {}
     from mtlsctl.pki.outside import facts_of
@@ -102,11 +132,14 @@ def outside_certificate(reader: StateReader, anchor: OutsideAnchor) -> bytes:
 
 
 def keep_outside(writer: StateWriter, inventory: Inventory, steps: Iterable[Step]) -> None:
-    """Keep what these steps trust: a later release may have to trust it once more when the file is gone."""
-    wanted = outside_anchors(step.recipe for step in steps if step.recipe is not None)
-    known = sorted({one.sha256 for one in wanted} & inventory.certificates.keys())
+    """Keep what these steps trust and show: a later release may have to trust it once more when the file is gone."""
+    recipes = [step.recipe for step in steps if step.recipe is not None]
+    wanted = {one.sha256 for one in outside_anchors(recipes)}
+    known = {one: inventory.certificates[one].der for one in wanted & inventory.certificates.keys()}
+    shown = {one for recipe in recipes for served in recipe.listeners if served.shows for one in served.shows.chain}
+    known |= {one: inventory.chains[one].der for one in shown & inventory.chains.keys()}
     if known:
-        writer.keep_certificates([inventory.certificates[one].der for one in known])
+        writer.keep_certificates([known[one] for one in sorted(known)])
 
 
 def prove_outside(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mtlsctl.deliver.layout import pointer_sha256
 from mtlsctl.deliver.publish import Switch, Verbs, publish
-from mtlsctl.errors import DeliveryError, MtlsctlError
+from mtlsctl.errors import DeliveryError, MtlsctlError, PreflightError
 from mtlsctl.failpoints import reach
 from mtlsctl.model.release import FileFact, HeldFile, Receipt
 from mtlsctl.model.runtime import ProcessScope, Reload, reload_of
@@ -15,12 +15,14 @@ from mtlsctl.model.topology import DirectoryHost
 from mtlsctl.operations.releases import make_pointer, pointer_path
 from mtlsctl.operations.settle import served_by
 from mtlsctl.operations.stores import Passwords, assemble
+from mtlsctl.pki import codes
+from mtlsctl.pki.outside import is_key_of
 from mtlsctl.pki.preflight import preflight
 from mtlsctl.store.port import SwitchRecord
 from mtlsctl.verify.wire import await_served
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from mtlsctl.deliver.layout import StagedRelease
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from mtlsctl.store.port import ReleaseRecord, StateWriter
 
 SETTLE_SECONDS = 10.0
+KEY_GONE = "M4116"
 _UNSEEN = frozenset({Reload.NONE, Reload.RESTART})
 """After these the running process serves what it served, so there is nothing to wait for."""
 
@@ -78,7 +81,7 @@ class Publication:
         transport = self.transports[process.host]
         journal = _Journal(writer=self.writer, switch=record)
         staged = [self._assembled(one, transport) for one in releases]
-        inspection = self._inspection(releases, staged, journal.receipts)
+        inspection = self._inspection(process, releases, staged, journal.receipts)
         done = publish(
             transport,
             Switch(
@@ -135,7 +138,7 @@ class Publication:
         try:
             pointer = make_pointer(folder, process, list(members.values()))
             staged = [self._assembled(one, transport) for one in releases]
-            inspection = self._inspection(releases, staged, {})
+            inspection = self._inspection(process, releases, staged, {})
             for one in staged:
                 transport.stage(one)
                 inspection.inspect(one.service, one.release, transport.read_release(one.service, one.release))
@@ -158,7 +161,11 @@ class Publication:
         return assemble(one, self.catalog[one.recipe.runtime], transport, self.passwords)
 
     def _inspection(
-        self, releases: Sequence[Rendered], staged: Sequence[StagedRelease], receipts: dict[InstanceId, Receipt]
+        self,
+        process: ProcessId,
+        releases: Sequence[Rendered],
+        staged: Sequence[StagedRelease],
+        receipts: dict[InstanceId, Receipt],
     ) -> _Inspection:
         return _Inspection(
             releases={
@@ -167,6 +174,8 @@ class Publication:
             receipts=receipts,
             clock=self.clock,
             presented=self.presented,
+            host=self.hosts[process.host],
+            transport=self.transports[process.host],
         )
 
     def _folder(
@@ -251,6 +260,8 @@ class _Inspection:
     receipts: dict[InstanceId, Receipt]
     clock: Callable[[], datetime]
     presented: frozenset[CredentialId]
+    host: Host
+    transport: Transport
     warnings: list[str] = field(default_factory=list)
 
     def inspect(self, service: str, release: str, files: dict[str, HeldFile]) -> None:
@@ -267,10 +278,33 @@ class _Inspection:
             combined=rendered.staged.combined,
         )
         _refuse_altered(rendered, staged, files)
-        self.warnings.extend(warnings)
+        self.warnings.extend((*warnings, *self._foreign_keys(rendered)))
         self.receipts[rendered.recipe.instance] = make_receipt(
             rendered.record.release, rendered.record.release_digest, files
         )
+
+    def _foreign_keys(self, rendered: Rendered) -> Iterator[str]:
+        """Whether the keys that are not ours belong to what is shown: Apache loads any, and goes down at the reload."""
+        for served in rendered.recipe.listeners:
+            if served.shows is None:
+                continue
+            place = self.transport.shown(served.shows.key_path)
+            try:
+                is_its = is_key_of(self.transport.borrow_key(served.shows.key_path), rendered.shown[served.shows.leaf])
+            except DeliveryError as error:
+                if error.code != KEY_GONE or not isinstance(self.host, DirectoryHost) or self.host.seen_as is None:
+                    raise
+                yield f"{error.message}: whether it belongs to the certificate was not looked at"
+                continue
+            except PreflightError as error:
+                raise PreflightError(f"{place}: {error.message}", code=error.code) from None
+            if not is_its:
+                raise PreflightError(
+                    f"the key at {place} does not belong to the certificate {served.shows.leaf[:16]} that "
+                    f"{rendered.recipe.instance} is to show",
+                    code=codes.KEY_MISMATCH,
+                    help="put the key of that certificate there; or the chain of that key into the repository",
+                )
 
 
 def _refuse_altered(rendered: Rendered, staged: StagedRelease, files: Mapping[str, HeldFile]) -> None:

@@ -45,6 +45,8 @@ class Rendered:
     chain: tuple[bytes, ...]
     anchors: Mapping[TrustAnchor, bytes]
     subjects: Mapping[TrustAnchor, str] = field(default_factory=dict)
+    shown: Mapping[str, bytes] = field(default_factory=dict)
+    """Certificates that somebody else issued, by their SHA-256."""
     stores: tuple[StoreSpecification, ...] = ()
     """Of `staged` are missing these stores and what holds their password: `stores.assemble` adds them."""
 
@@ -88,6 +90,7 @@ class _Certificates:
 
 def _render(recipe: Recipe, state: State, certificates: _Certificates, folder: RuntimeFolder) -> Rendered:
     credential = state.credentials[recipe.credential]
+    shown = {one for served in recipe.listeners if served.shows is not None for one in served.shows.chain}
     policies = [served.policy for served in recipe.listeners] + [callee.policy for callee in recipe.callees]
     anchors = {one: certificates.of(one) for policy in policies for one in policy.anchors}
     material = Material(
@@ -96,6 +99,7 @@ def _render(recipe: Recipe, state: State, certificates: _Certificates, folder: R
         spki_sha256=credential.spki_sha256,
         anchors=anchors,
         subjects={one: subject_text(anchors[one]) for one in _naming(recipe)},
+        shown={one: certificates.of(OutsideAnchor(recipe.instance.service, one)) for one in sorted(shown)},
     )
     rendered = render_release(recipe, folder, material)
     reach("release.rendered")
@@ -115,6 +119,7 @@ def _render(recipe: Recipe, state: State, certificates: _Certificates, folder: R
         chain=material.chain,
         anchors=anchors,
         subjects=material.subjects,
+        shown=material.shown,
         stores=rendered.stores,
     )
 

@@ -24,7 +24,9 @@ def served_by(recipes: Iterable[Recipe], host: Host, state: State, reader: State
             address=host.address,
             port=socket.port,
             server_name=recipe.server_names[0],
-            certificate_sha256=state.credentials[recipe.credential].certificate_sha256,
+            certificate_sha256=(
+                state.credentials[recipe.credential].certificate_sha256 if served.shows is None else served.shows.leaf
+            ),
             ca_names=_asked(served, reader),
             asks=served.client_certificate is not ClientCertificate.NONE,
             lets_in_anybody=_anybody(recipe, served, state),

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from mtlsctl.model.credential import AuthorityId, CertificationAuthority, Credential, CredentialId, KeyUsage
+from mtlsctl.model.topology import ListenerId
 from mtlsctl.model.trust import EVERYBODY, Member, OutsideAnchor
 from mtlsctl.operations.outside import outside_anchors, outside_certificate
 from mtlsctl.pki.asn1 import name_text
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from mtlsctl.model.release import Recipe
     from mtlsctl.model.state import State
-    from mtlsctl.model.topology import InstanceId, ListenerId
+    from mtlsctl.model.topology import InstanceId
     from mtlsctl.model.trust import TrustAnchor
     from mtlsctl.pki.inspect import Parsed
     from mtlsctl.store.port import Signature, StateReader
@@ -153,6 +154,7 @@ class Estate:
         """What a certificate is here, and who trusts it now."""
         return (
             self._known(parsed, now)
+            or self._shown(parsed)
             or self._signed(parsed, now)
             or self._from_outside(parsed, now)
             or self._resembling(parsed)
@@ -177,6 +179,18 @@ class Estate:
                 return self._with_trust(self._of(credential), [credential.profile.anchor], parsed, now)
             case None:
                 return None
+
+    def _shown(self, parsed: Parsed) -> Standing | None:
+        """Issued by somebody else, and shown by a listener here; callers believe it by CAs that may be anybody's."""
+        lives = [live.recipe for _, live in sorted(self.state.live.items())]
+        for recipe in lives:
+            for served in recipe.listeners:
+                if served.shows is not None and served.shows.leaf == parsed.sha256:
+                    door = ListenerId(recipe.instance.service, served.name)
+                    callers = (one.instance for one in lives if one.called(door) is not None)
+                    believes = tuple(Believing(caller, door) for caller in callers)
+                    return Standing(role=Role.LIVE, subject=recipe.instance, believes=believes)
+        return None
 
     def _of(self, credential: Credential) -> Standing:
         live = self.state.live.get(credential.id.instance)

@@ -60,7 +60,10 @@ class CertificateStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutsideStatus:
-    """A certificate from outside that something live trusts; DUE when its end is near: somebody else makes the next."""
+    """A certificate from outside that something live trusts or shows; DUE when its end is near.
+
+    Somebody else makes the next one.
+    """
 
     anchor: OutsideAnchor
     subject: str

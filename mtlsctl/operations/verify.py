@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from ssl import SSLError
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from mtlsctl.deliver.layout import pointer_sha256
 from mtlsctl.deliver.remote import RemoteTransport
 from mtlsctl.errors import DeliveryError, MtlsctlError, PreflightError, SealedKeyError, StateLocked, UsageError
-from mtlsctl.model.files import KEY_FILE, servers_file
+from mtlsctl.model.files import KEY_FILE, chain_file, servers_file
 from mtlsctl.model.probe import Expectation, Observation, Outcome, Presented, Verdict
 from mtlsctl.model.release import HeldFile
-from mtlsctl.model.topology import OUTSIDE, ClientCertificate, Edge, InstanceId, SshHost
+from mtlsctl.model.secret import Secret
+from mtlsctl.model.topology import OUTSIDE, ClientCertificate, Edge, InstanceId, ListenerId, SshHost
+from mtlsctl.model.trust import OutsideAnchor, in_order
 from mtlsctl.operations.connections import at_each
 from mtlsctl.operations.issue import intent_of, issuers_of, signing_keys
+from mtlsctl.operations.outside import outside_certificate
 from mtlsctl.operations.publication import make_receipt
 from mtlsctl.operations.releases import pointer_path
 from mtlsctl.operations.settle import served_by
@@ -31,15 +36,16 @@ from mtlsctl.pki.probes import (
 )
 from mtlsctl.pki.stores import to_pem
 from mtlsctl.planner.probes import make_probes
-from mtlsctl.planner.trust import outside_members
+from mtlsctl.planner.trust import foreign_doors, outside_members
 from mtlsctl.verify.embedded import EmbeddedServers, ListenerKey, listeners_of
 from mtlsctl.verify.far import seen_from
 from mtlsctl.verify.identity import Identity, identity_of
+from mtlsctl.verify.look import check_identity
 from mtlsctl.verify.prober import NotProbed, run_probes
 from mtlsctl.verify.wire import Served
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from mtlsctl.deliver.transport import Transport
     from mtlsctl.inventory import LoadedInventory
@@ -47,6 +53,7 @@ if TYPE_CHECKING:
     from mtlsctl.model.release import Endpoint
     from mtlsctl.model.state import Live, State
     from mtlsctl.model.topology import Inventory
+    from mtlsctl.model.trust import TrustAnchor
     from mtlsctl.operations.workspace import Workspace
     from mtlsctl.store.port import StateReader, StateStore, StateWriter
     from mtlsctl.verify.handshake import Seen
@@ -62,6 +69,8 @@ _MAY_NAME_NONE = frozenset({"pem"})
 
 _OUT_OF_REACH = "M43"
 """How the codes begin that say that a host could not be asked."""
+
+_BELIEVED_ELSEWHERE = NotProbed(reason="callers believe their machine there, which is not tried from a host over SSH")
 
 _NEEDS_THE_CA = frozenset({Presented.EXPIRED, Presented.WRONG_USAGE, Presented.DELIVERED})
 
@@ -110,8 +119,18 @@ def verify(
         far = _Far(workspace=workspace, state=state) if from_hosts and not embedded else None
         crafted = _craft(store, state, _made_here(chosen, far), applied, workspace, lock_timeout_seconds)
         crafted |= _imitated_from_outside(loaded.inventory, chosen, workspace)
-        source = _Identities(store=store, state=state, applied=applied, crafted=crafted, embedded=embedded, caller=far)
-        with _places(applied, state, embedded=embedded) as connect:
+        shown = _shown_by_others(workspace, state, applied) if embedded else {}
+        source = _Identities(
+            store=store,
+            state=state,
+            applied=applied,
+            crafted=crafted,
+            embedded=embedded,
+            caller=far,
+            shown=shown,
+            beliefs=_beliefs(loaded.inventory, state, store),
+        )
+        with _places(applied, state, shown, embedded=embedded) as connect:
             outcomes = run_probes(
                 chosen,
                 source,
@@ -242,8 +261,70 @@ def _read(workspace: Workspace, state: State, instance: InstanceId, live: Live, 
     return files
 
 
+Shown = Mapping[ListenerKey, "Identity | NotProbed"]
+"""What embedded servers show in place of the instance's own leaf."""
+
+
+def _shown_by_others(workspace: Workspace, state: State, applied: AppliedFiles) -> Shown:
+    """Certificates that somebody else issued, with their keys from where the host has them."""
+    shown: dict[ListenerKey, Identity | NotProbed] = {}
+    for instance, files in applied.files.items():
+        for served in state.live[instance].recipe.listeners:
+            if served.shows is not None:
+                transport = workspace.transport_to(state.hosts[instance.host])
+                try:
+                    key = transport.borrow_key(served.shows.key_path)
+                except DeliveryError as error:
+                    made: Identity | NotProbed = NotProbed(reason=error.message)
+                else:
+                    chain = files[chain_file(served.name)].read()
+                    made = _identity(chain, key, transport.shown(served.shows.key_path))
+                shown[ListenerKey(instance, served.name)] = _that_loads(made, served.shows.key_path)
+    return shown
+
+
+def _identity(chain: bytes, key: HeldFile, place: str) -> Identity | NotProbed:
+    if key.content is None:
+        return NotProbed(reason=f"the key at {place} stays there")
+    return Identity(chain=chain, key=Secret(key.content))
+
+
+def _that_loads(identity: Identity | NotProbed, path: str) -> Identity | NotProbed:
+    if isinstance(identity, NotProbed):
+        return identity
+    try:
+        check_identity(identity)
+    except SSLError:
+        return NotProbed(reason=f"the key at {path} does not belong to the certificate that is shown")
+    return identity
+
+
+def _beliefs(inventory: Inventory, state: State, store: StateReader) -> dict[ListenerId, bytes | None]:
+    """By which anchors callers believe the doors that show a certificate of somebody else; None: their machine's."""
+    foreign = foreign_doors(inventory, {instance: live.recipe for instance, live in state.live.items()})
+    beliefs: dict[ListenerId, bytes | None] = {}
+    for service in inventory.services.values() if foreign else ():
+        for listener in service.listeners:
+            shown = listener.server_certificate
+            if shown is not None:
+                ders = [inventory.certificates[one].der for one in shown.trust]
+                beliefs[ListenerId(service.name, listener.name)] = to_pem(ders) if ders else None
+    for live in state.live.values() if foreign else ():
+        for callee in live.recipe.callees:
+            if callee.listener in foreign:
+                ders = [_certificate(store, anchor) for anchor in in_order(callee.policy.anchors)]
+                beliefs[callee.listener] = to_pem(ders) if ders else None
+    return beliefs
+
+
+def _certificate(store: StateReader, anchor: TrustAnchor) -> bytes:
+    return outside_certificate(store, anchor) if isinstance(anchor, OutsideAnchor) else store.certificate(anchor)
+
+
 @contextmanager
-def _places(applied: AppliedFiles, state: State, *, embedded: bool) -> Iterator[Callable[[Endpoint], tuple[str, int]]]:
+def _places(
+    applied: AppliedFiles, state: State, shown: Shown, *, embedded: bool
+) -> Iterator[Callable[[Endpoint], tuple[str, int]]]:
     """Where a listener is dialled: at its host, or at an embedded server that holds its applied files."""
     if not embedded:
         yield lambda endpoint: (endpoint.address, endpoint.port)
@@ -256,8 +337,12 @@ def _places(applied: AppliedFiles, state: State, *, embedded: bool) -> Iterator[
         for socket in served.sockets
     }
     listeners = [
-        one for instance, recipe in recipes.items() for one in listeners_of(recipe, applied.files[instance], state)
+        one
+        for instance, recipe in recipes.items()
+        for one in listeners_of(recipe, applied.files[instance], state, _of_instance(instance, shown))
     ]
+    up = {one.key for one in listeners}
+    doors = {place: key for place, key in doors.items() if key in up}
     with EmbeddedServers(listeners) as servers:
 
         def place(endpoint: Endpoint) -> tuple[str, int]:
@@ -265,6 +350,10 @@ def _places(applied: AppliedFiles, state: State, *, embedded: bool) -> Iterator[
             return servers.address_of(door) if door else NOWHERE
 
         yield place
+
+
+def _of_instance(instance: InstanceId, shown: Shown) -> dict[str, Identity]:
+    return {key.listener: one for key, one in shown.items() if key.instance == instance and isinstance(one, Identity)}
 
 
 def _craft(
@@ -402,6 +491,8 @@ class _Identities:
     crafted: Mapping[tuple[Presented, InstanceId], Identity | NotProbed]
     embedded: bool
     caller: _Far | None
+    shown: Shown
+    beliefs: Mapping[ListenerId, bytes | None]
     lock: Lock = field(default_factory=Lock)
 
     def far(self, probe: Probe) -> Seen | NotProbed | None:
@@ -414,8 +505,11 @@ class _Identities:
         """A declared caller believes what lies in its own release, any other what makes a refusal sure to be one."""
         assert probe.caller is not None  # noqa: S101  it makes the call
         if probe.expected is Expectation.ALLOWED and self._calls(probe.caller, probe):
+            if self._believes_its_machine(probe.caller, probe):
+                return _BELIEVED_ELSEWHERE
             return servers_file(probe.listener)
-        return self.anchors(probe)
+        anchors = self.anchors(probe)
+        return _BELIEVED_ELSEWHERE if anchors is None else anchors
 
     def identity(self, probe: Probe) -> Identity | NotProbed | None:
         if probe.caller is None:
@@ -425,19 +519,27 @@ class _Identities:
             return files if isinstance(files, NotProbed) else identity_of(files)
         return self.crafted[probe.presented, probe.caller]
 
-    def anchors(self, probe: Probe) -> bytes | NotProbed:
-        door = self.applied.door_of(probe.endpoint.instance) if self.embedded else None
-        if isinstance(door, NotProbed):
-            return door
+    def anchors(self, probe: Probe) -> bytes | NotProbed | None:
+        closed = self._closed(probe) if self.embedded else None
+        if closed is not None:
+            return closed
         if probe.caller is not None and probe.expected is Expectation.ALLOWED and self._calls(probe.caller, probe):
             files = self.applied.of(probe.caller)
             path = servers_file(probe.listener)
             if isinstance(files, NotProbed):
                 return files
+            if self._believes_its_machine(probe.caller, probe):
+                return None
             return files[path].read() if path in files else NotProbed(reason=f"{probe.caller} holds no {path}")
+        return self._anchors_of_server(probe)
+
+    def _anchors_of_server(self, probe: Probe) -> bytes | NotProbed | None:
         live = self.state.live.get(probe.endpoint.instance)
         if live is None:
             return NotProbed(reason=f"{probe.endpoint.instance} is not applied yet")
+        served = live.recipe.served(probe.listener.listener)
+        if served is not None and served.shows is not None and probe.listener in self.beliefs:
+            return self.beliefs[probe.listener]
         anchor = self.state.credentials[live.recipe.credential].profile.anchor
         with self.lock:
             return to_pem([self.store.certificate(anchor)])
@@ -446,6 +548,17 @@ class _Identities:
         """Whether it is declared to call, so that it holds what it believes; another member may only get in."""
         live = self.state.live.get(caller)
         return live is None or live.recipe.called(probe.listener) is not None
+
+    def _closed(self, probe: Probe) -> NotProbed | None:
+        """Why there is no embedded server for a door."""
+        door = self.applied.door_of(probe.endpoint.instance)
+        shown = self.shown.get(ListenerKey(probe.endpoint.instance, probe.listener.listener))
+        return next((one for one in (door, shown) if isinstance(one, NotProbed)), None)
+
+    def _believes_its_machine(self, caller: InstanceId, probe: Probe) -> bool:
+        live = self.state.live.get(caller)
+        callee = live.recipe.called(probe.listener) if live is not None else None
+        return callee is not None and callee.believes_system
 
     def served(self, probe: Probe) -> Served | NotProbed:
         """By the live recipe; a listener without callers is to refuse every handshake, or to ask for no CA."""

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from mtlsctl.model.identifiers import LONGEST_SUBJECT, SUBJECT_TYPES, is_plain_value
+from mtlsctl.model.secret import Secret
 from mtlsctl.model.trust import OutsideFacts, key_name
 from mtlsctl.pki.inspect import parse_certificate
-from mtlsctl.pki.keys import spki_sha256
+from mtlsctl.pki.keys import load_private, spki_sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
+    from mtlsctl.model.identifiers import DnsId
+    from mtlsctl.model.release import HeldFile
     from mtlsctl.pki.inspect import Parsed
 
 LEAST_RSA_BITS = 2048
@@ -25,6 +30,7 @@ LEAST_RSA_BITS = 2048
 
 _TYPES = {oid: name for name, oid in SUBJECT_TYPES.items()}
 _SHOWN = 120
+_NAMES_SHOWN = 5
 
 
 def unfitness(der: bytes, now: datetime | None = None) -> Iterator[str]:
@@ -54,9 +60,53 @@ def unfitness(der: bytes, now: datetime | None = None) -> Iterator[str]:
     yield from _weaknesses(parsed)
 
 
+def chain_unfitness(
+    chain: Sequence[bytes], names: Sequence[DnsId], anchors: Sequence[bytes], now: datetime | None = None
+) -> Iterator[str]:
+    """Why a server of these names cannot show this chain (DER, end entity first), at all or with `now` at that time.
+
+    `anchors` are those by which callers believe it; without any that is not looked at. Raises PreflightError (M7104).
+    """
+    leaf, *above = (parse_certificate(der) for der in chain)
+    yield from _leaf_unfitness(leaf, names)
+    for place, (one, signer) in enumerate(pairwise([leaf, *above]), 1):
+        if not _is_signed_by(one, signer):
+            yield f"certificate {place} of it is not signed by the next one: the end entity first, then who signed it"
+        elif not signer.is_ca:
+            yield f"certificate {place + 1} of it is no CA (basicConstraints)"
+    top = above[-1] if above else leaf
+    if anchors and not any(top.der == der or _is_signed_by(top, parse_certificate(der)) for der in anchors):
+        yield f"nothing in `servers_trust` signed it: its last certificate is of `{_shown(top.issuer)}`"
+    for one in (leaf, *above):
+        if now is not None and now < one.not_before:
+            yield f"`{_shown(one.subject)}` is not valid before {one.not_before:%Y-%m-%d %H:%M}"
+        if now is not None and now >= one.not_after:
+            yield f"`{_shown(one.subject)}` ended on {one.not_after:%Y-%m-%d %H:%M}"
+
+
+def _leaf_unfitness(leaf: Parsed, names: Sequence[DnsId]) -> Iterator[str]:
+    if leaf.is_ca:
+        yield "its first certificate is a CA; the server's own comes first"
+    elif leaf.subject == leaf.issuer and _signs_itself(leaf):
+        yield "its first certificate signs itself, so there is no CA by which callers could believe it"
+    if leaf.usage_oids and ExtendedKeyUsageOID.SERVER_AUTH not in leaf.usage_oids:
+        yield "it is not for servers (extended key usage serverAuth)"
+    if leaf.key_usages and "digital_signature" not in leaf.key_usages:
+        yield "its key is not for signatures (keyUsage), and every handshake here is signed"
+    missing = [name.value for name in names if not any(name.matches(one) for one in leaf.names)]
+    if missing:
+        presented = ", ".join(one if one.isprintable() else "?" for one in leaf.names[:_NAMES_SHOWN]) or "no DNS name"
+        yield f"it does not present {', '.join(missing)}; it presents {presented[:_SHOWN]}"
+    yield from _weaknesses(leaf)
+
+
 def _signs_itself(parsed: Parsed) -> bool:
+    return _is_signed_by(parsed, parsed)
+
+
+def _is_signed_by(parsed: Parsed, signer: Parsed) -> bool:
     try:
-        parsed.certificate.verify_directly_issued_by(parsed.certificate)
+        parsed.certificate.verify_directly_issued_by(signer.certificate)
     except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
         return False
     return True
@@ -92,6 +142,7 @@ def facts_of(der: bytes) -> OutsideFacts:
         name_bytes=len(parsed.subject.public_bytes()) + 2,
         not_before=parsed.not_before,
         not_after=parsed.not_after,
+        names=parsed.names,
     )
 
 
@@ -116,6 +167,15 @@ def _shown(name: x509.Name) -> str:
     """For messages: printable, and never long."""
     text = "".join(one if one.isprintable() else "?" for one in name.rfc4514_string())
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+def is_key_of(held: HeldFile, certificate: bytes) -> bool:
+    """Whether a private key (PEM, not encrypted) is that of a certificate (DER); raises PreflightError for no key.
+
+    Its host may say its public half alone.
+    """
+    known = held.spki_sha256 if held.content is None else spki_sha256(load_private(Secret(held.content)).public_key())
+    return known is not None and known == parse_certificate(certificate).spki_sha256
 
 
 def is_issued_by(certificate: bytes, anchor: bytes) -> bool:

@@ -192,6 +192,7 @@ def service_changes(
     return (*added, *changed, *removed)
 
 
+OWN = "its own certificate"
 HANDED_BACK = "chain and bundles are handed back: the key stays with its owner"
 
 
@@ -211,6 +212,7 @@ def _first_details(recipe: Recipe, names: Mapping[ListenerId, str]) -> Iterator[
         more += ", lets in every member of the shared CA" if served.policy.takes_members else ""
         forward = served.forward_identity
         more += f", identity forwarded as {forward}" if forward else ""
+        more += f", shows {served.shows}" if served.shows else ""
         yield f"{_door(served)}: callers {callers}{more}"
     if recipe.callees:
         yield "calls " + ", ".join([names[callee.listener] for callee in recipe.callees])
@@ -291,6 +293,8 @@ def _door_details(old: ServedListener, new: ServedListener) -> Iterator[str]:
     if old.forward_identity != new.forward_identity:
         form = new.forward_identity
         yield f"forwards the caller's identity as {form}" if form else "forwards no identity"
+    if old.shows != new.shows:
+        yield f"shows {new.shows or OWN} instead of {old.shows or OWN}"
     if old.protocols != new.protocols:
         yield f"TLS {'+'.join(old.protocols)} -> {'+'.join(new.protocols)}"
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mtlsctl.model.release import Callee, Recipe
     from mtlsctl.model.runtime import Runtime
     from mtlsctl.model.state import State
-    from mtlsctl.model.topology import ExternalServer, InstanceId, Inventory, Listener, Outsider, Service
+    from mtlsctl.model.topology import Caller, InstanceId, Inventory, Listener, Outsider, Service
     from mtlsctl.model.trust import OutsideFacts, PeerPolicy, TrustAnchor
 
 MIXED = "M2020"
@@ -72,11 +72,37 @@ class Scene:
     @property
     def is_concerned(self) -> bool:
         """Whether anybody or anything outside is declared or live: most estates have neither."""
-        return bool(self.inventory.certificates or self.inventory.external_servers or self.facts)
+        inventory = self.inventory
+        return bool(inventory.certificates or inventory.external_servers or inventory.chains or self.facts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VouchedFor:
+    """A server that is believed by CAs which are not ours: one outside the estate, or a door with its certificate.
+
+    `certificates` are the SHA-256 of those CAs; none: what the machine of each caller believes.
+    """
+
+    name: str
+    callers: tuple[Caller, ...]
+    certificates: tuple[str, ...]
+    span: Span | None
+
+
+def vouched_for_by_others(inventory: Inventory) -> Iterator[VouchedFor]:
+    """Every server that somebody else's CA vouches for."""
+    for server in inventory.external_servers:
+        yield VouchedFor(name=server.name, callers=server.callers, certificates=server.certificates, span=server.span)
+    for service in inventory.services.values():
+        for listener in service.listeners:
+            shown = listener.server_certificate
+            if shown is not None:
+                yield VouchedFor(name=service.name, callers=listener.callers, certificates=shown.trust, span=shown.span)
 
 
 def outside_findings(scene: Scene) -> Iterator[Diagnostic]:
     """What cannot be enforced, or done without a gap, of calls from outside and to the outside."""
+    others = tuple(vouched_for_by_others(scene.inventory))
     for service in scene.inventory.services.values():
         runtime = scene.runtimes[service.runtime]
         for listener in service.listeners:
@@ -90,10 +116,10 @@ def outside_findings(scene: Scene) -> Iterator[Diagnostic]:
                     yield from _forwarding_findings(outsider, scene)
         callees = _callees_of(service, scene.inventory)
         if not runtime.enforcement.separate_trust:
-            yield from _one_store_findings(service, runtime, scene.inventory, callees)
+            yield from _one_store_findings(service, runtime, others, callees)
         if not runtime.separate_servers:
-            yield from _one_belief_findings(runtime, scene.inventory, callees)
-    for server in scene.inventory.external_servers:
+            yield from _one_belief_findings(service, runtime, others, callees)
+    for server in others:
         yield from _system_findings(server, scene)
     yield from _mixed_findings(scene)
     yield from _name_findings(scene)
@@ -152,10 +178,16 @@ def _callees_of(service: Service, inventory: Inventory) -> set[str]:
     return {name for name, callers in (*doors, *beyond) if any(one.service == service.name for one in callers)}
 
 
-def _one_belief_findings(runtime: Runtime, inventory: Inventory, callees: set[str]) -> Iterator[Diagnostic]:
+def _is_called(server: VouchedFor, service: Service) -> bool:
+    return any(caller.service == service.name for caller in server.callers)
+
+
+def _one_belief_findings(
+    service: Service, runtime: Runtime, others: Iterable[VouchedFor], callees: set[str]
+) -> Iterator[Diagnostic]:
     """A CA from outside could vouch for a server of ours, where all callees are believed by the anchors of all."""
-    for server in inventory.external_servers:
-        if server.name in callees and len(callees) > 1:
+    for server in others:
+        if _is_called(server, service) and len(callees) > 1:
             message = (
                 f"{runtime.name} believes all callees alike: whoever vouches for `{server.name}` could pass for "
                 f"`{min(callees - {server.name})}`"
@@ -164,13 +196,13 @@ def _one_belief_findings(runtime: Runtime, inventory: Inventory, callees: set[st
 
 
 def _one_store_findings(
-    service: Service, runtime: Runtime, inventory: Inventory, callees: set[str]
+    service: Service, runtime: Runtime, others: Iterable[VouchedFor], callees: set[str]
 ) -> Iterator[Diagnostic]:
     """With one store a CA from outside vouches for callers and for servers alike, at every listener."""
     if not service.listeners:
         return
-    for server in inventory.external_servers:
-        if server.name in callees:
+    for server in others:
+        if _is_called(server, service):
             message = f"{runtime.name} has one store: whoever vouches for `{server.name}` could call `{service.name}`"
             yield _refused(ONE_STORE, message, server.span)
     for listener in service.listeners:
@@ -191,8 +223,8 @@ def _refused(code: str, message: str, span: Span | None) -> Diagnostic:
     return Diagnostic(code=code, message=message, span=span, help="use a runtime that can enforce it")
 
 
-def _system_findings(server: ExternalServer, scene: Scene) -> Iterator[Diagnostic]:
-    """`certificates: system` is each runtime's own affair: some cannot, some have to be told where."""
+def _system_findings(server: VouchedFor, scene: Scene) -> Iterator[Diagnostic]:
+    """`system` is each runtime's own affair: some cannot, some have to be told where."""
     for caller in server.callers if not server.certificates else ():
         service = scene.inventory.services[caller.service]
         runtime = scene.runtimes[service.runtime]
@@ -274,7 +306,7 @@ def _policies(scene: Scene) -> Iterator[PeerPolicy]:
     recipes = [*scene.desired.values(), *(step.recipe for step in scene.steps if step.recipe is not None)]
     for recipe in recipes:
         yield from (served.policy for served in recipe.listeners if served.policy.outsiders)
-        yield from (callee.policy for callee in recipe.callees if callee.is_outside)
+        yield from (callee.policy for callee in recipe.callees if callee.policy.outsiders)
 
 
 def _namesakes(policy: PeerPolicy, facts: Mapping[str, OutsideFacts]) -> Iterator[frozenset[OutsideAnchor]]:
@@ -328,7 +360,7 @@ def _date_findings(scene: Scene) -> Iterator[Diagnostic]:
 def _live_policies(live: Mapping[InstanceId, Recipe]) -> Iterator[PeerPolicy]:
     for recipe in live.values():
         yield from (served.policy for served in recipe.listeners)
-        yield from (callee.policy for callee in recipe.callees if callee.is_outside)
+        yield from (callee.policy for callee in recipe.callees)
 
 
 def _beyond(anchors: Iterable[TrustAnchor]) -> Iterator[OutsideAnchor]:

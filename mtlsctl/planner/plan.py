@@ -48,7 +48,8 @@ from mtlsctl.planner.safety import (
     process_refusals,
     restart_risks,
 )
-from mtlsctl.planner.trust import desired_recipes, presented_members
+from mtlsctl.planner.shown import shown_findings, shown_risks
+from mtlsctl.planner.trust import desired_recipes, foreign_doors, presented_members
 from mtlsctl.planner.waves import leaving_recipe, make_steps
 
 if TYPE_CHECKING:
@@ -62,8 +63,9 @@ if TYPE_CHECKING:
     from mtlsctl.model.runtime import Runtime
     from mtlsctl.model.state import State
     from mtlsctl.model.topology import InstanceId, Inventory, Listener, Service
-    from mtlsctl.model.trust import Member, OutsideFacts, TrustAnchor
+    from mtlsctl.model.trust import OutsideFacts, TrustAnchor
     from mtlsctl.planner.lifecycle import AuthorityDecision, CredentialDecision
+    from mtlsctl.planner.trust import Presented
 
 _NUMBER = re.compile(r"(?<= CA) g[0-9]+|(?<=[a-z0-9])#[0-9]+")
 
@@ -111,6 +113,7 @@ def make_plan(
             *opening_risks(access),
             *done.risks,
             *(outside_risks(scene, _to_be_shown(course), state) if scene.is_concerned else ()),
+            *shown_risks(scene),
             *placement_risks(inventory, live, course.desired),
             *restart_risks(inventory, course.steps),
             *owner_risks(inventory, state),
@@ -180,9 +183,12 @@ def _chart(
     live = _live_recipes(state)
     steps: tuple[Step, ...] = ()
     if live != desired:
-        presented = presented_members(state, credentials.values())
+        foreign = foreign_doors(inventory, live)
+        presented = presented_members(state, credentials.values(), foreign)
         leaving = _leaving(inventory, live, desired, presented, runtimes)
         identities = frozenset(one.id.instance for one in credentials.values() if _has_new_face(one, live, state))
+        if foreign:
+            identities |= _showing_others(live, desired)
         steps = _with_restarts(make_steps(live, desired, leaving, presented, identities), live, runtimes)
     return _Course(authorities=authorities, credentials=credentials, desired=desired, calls=calls, steps=steps)
 
@@ -288,7 +294,7 @@ def _leaving(
     inventory: Inventory,
     live: Mapping[InstanceId, Recipe],
     desired: Mapping[InstanceId, Recipe],
-    presented: Mapping[str, frozenset[Member]],
+    presented: Presented,
     runtimes: Mapping[str, Runtime],
 ) -> dict[InstanceId, Recipe]:
     """Instances that go while their service stays: callers dial them until WITHDRAW, so they are extended too."""
@@ -319,6 +325,19 @@ def _face(profile: CertificateProfile) -> tuple[object, ...]:
     return profile.anchor, profile.common_name, set(profile.presented_names), profile.usages
 
 
+def _showing_others(live: Mapping[InstanceId, Recipe], desired: Mapping[InstanceId, Recipe]) -> frozenset[InstanceId]:
+    """Instances of which a door shows something else than now that somebody else issued, or does so no more."""
+    return frozenset(
+        instance
+        for instance, recipe in desired.items()
+        if (old := live.get(instance)) is not None
+        and any(
+            (before := old.served(served.name)) is not None and before.shows != served.shows
+            for served in recipe.listeners
+        )
+    )
+
+
 def _to_be_shown(course: _Course) -> dict[InstanceId, TrustAnchor]:
     """What vouches for the leaf that each instance is to show."""
     profiles = (
@@ -338,6 +357,7 @@ def _findings(scene: Scene, state: State, course: _Course) -> Iterator[Diagnosti
         yield from budget_findings(state, recipe, inventory.services[name].span, scene.facts)
     if scene.is_concerned:
         yield from outside_findings(scene)
+        yield from shown_findings(scene)
     yield from process_refusals(inventory, course.desired)
     yield from name_refusals(inventory)
     yield from borne_name_refusals(inventory, state)

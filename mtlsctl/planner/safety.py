@@ -34,6 +34,7 @@ ONE_STORE = "M2002"
 REFUSE_ALL = "M2003"
 BY_NAME = "M2004"
 CANNOT_FORWARD = "M2005"
+CANNOT_SHOW = "M2006"
 NAME_BUDGET = "M2010"
 PORT_PASSES_ON = "M2011"
 RUNTIME_CHANGES = "M2012"
@@ -57,6 +58,7 @@ MEANINGS = {
     ONE_STORE: "one store for all that a service trusts would let in a caller that is not declared there",
     REFUSE_ALL: "the runtime cannot be told to refuse everybody, and nobody is declared to call",
     CANNOT_FORWARD: "the runtime cannot tell the program behind it in this form who called",
+    CANNOT_SHOW: "the runtime cannot show a certificate whose key is not among the files of its release",
     BY_NAME: "the runtime cannot tell the members of a shared CA apart",
     NAME_BUDGET: "the names of the trusted CAs do not fit into a TLS handshake",
     PORT_PASSES_ON: "a port passes from one owner to another, which cannot be done without a gap",
@@ -149,6 +151,13 @@ def _refused_at(
             message=f"{runtime.name} cannot forward the caller's identity as `{form}`",
             span=listener.span,
             help=able.why_not(form),
+        )
+    if listener.server_certificate is not None and not able.server_certificate:
+        yield Diagnostic(
+            code=CANNOT_SHOW,
+            message=f"{runtime.name} cannot show a certificate whose key is not among the files of its release",
+            span=listener.server_certificate.span,
+            help="put nginx or Apache in front of it, with the certificate there",
         )
     if not able.identifiers and _needs_names(listener, models):
         yield Diagnostic(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from mtlsctl.model.credential import SHARED
-from mtlsctl.model.release import Callee, Endpoint, Recipe, ServedListener, Socket
+from mtlsctl.model.release import Callee, Endpoint, Recipe, ServedListener, ShownCertificate, Socket
 from mtlsctl.model.runtime import ProcessScope
 from mtlsctl.model.topology import (
     MAIN,
@@ -33,20 +34,27 @@ from mtlsctl.model.trust import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from mtlsctl.model.runtime import Runtime
     from mtlsctl.model.state import State
-    from mtlsctl.model.topology import ExternalServer, Host, Inventory, Listener, Outsider, Service
+    from mtlsctl.model.topology import ExternalServer, Host, Inventory, Listener, Outsider, ServerCertificate, Service
     from mtlsctl.planner.lifecycle import AuthorityDecision, CredentialDecision
 
 
-def presented_members(state: State, decisions: Iterable[CredentialDecision] = ()) -> dict[str, frozenset[Member]]:
+Presented = Mapping[str | ListenerId, frozenset[Member]]
+"""By service the anchors of the leaves that its live instances have, each with the subject's name. A door that shows
+or is to show a certificate of somebody else, or did, has an entry of its own: by what live callers believe it."""
+
+
+def presented_members(
+    state: State, decisions: Iterable[CredentialDecision] = (), foreign: frozenset[ListenerId] = frozenset()
+) -> Presented:
     """By service: the anchors of everything that its live instances present now, each with the subject's name.
 
-    Also what was issued under an earlier name and is about to be presented.
+    Also what was issued under an earlier name and is about to be presented. `foreign` are those of `foreign_doors`.
     """
-    presented: dict[str, set[Member]] = {}
+    presented: dict[str | ListenerId, set[Member]] = {}
     for instance, live in state.live.items():
         credential = state.credentials.get(live.recipe.credential)
         if credential is not None:
@@ -56,7 +64,30 @@ def presented_members(state: State, decisions: Iterable[CredentialDecision] = ()
         service, before = one.id.instance.service, one.before
         if one.profile is None and before is not None and before.profile.common_name != service:
             presented.setdefault(service, set()).add(Member(before.profile.anchor, before.profile.common_name))
+    presented |= {door: set() for door in foreign}
+    for live in state.live.values() if foreign else ():
+        for callee in live.recipe.callees:
+            door = ListenerId(callee.service, callee.listener.listener)
+            if door in foreign:
+                presented[door].update(Member(anchor, EVERYBODY) for anchor in callee.policy.anchors)
     return {service: frozenset(members) for service, members in presented.items()}
+
+
+def foreign_doors(inventory: Inventory, live: Mapping[InstanceId, Recipe]) -> frozenset[ListenerId]:
+    """The doors that show a certificate of somebody else now, or are to show one."""
+    now = (
+        ListenerId(instance.service, served.name)
+        for instance, recipe in live.items()
+        for served in recipe.listeners
+        if served.shows is not None
+    )
+    declared = (
+        ListenerId(service.name, listener.name)
+        for service in inventory.services.values()
+        for listener in service.listeners
+        if listener.server_certificate is not None
+    )
+    return frozenset([*now, *declared])
 
 
 def anchors_by_service(
@@ -91,7 +122,13 @@ def served_listener(listener: Listener, host: Host, anchors_of: Mapping[str, fro
         callers=tuple(sorted(callers)),
         policy=callers_policy(listener, anchors_of) if asks else NOBODY,
         forward_identity=listener.forward_identity,
+        shows=None if listener.server_certificate is None else shown_by(listener.server_certificate),
     )
+
+
+def shown_by(certificate: ServerCertificate) -> ShownCertificate:
+    """What a release holds of a certificate that somebody else issued."""
+    return ShownCertificate(certificate.chain, certificate.key_path)
 
 
 def callers_policy(listener: Listener, anchors_of: Mapping[str, frozenset[TrustAnchor]]) -> PeerPolicy:
@@ -121,7 +158,13 @@ def outside_members(outsider: Outsider) -> Iterator[Member]:
 def callee_of(
     service: Service, listener: Listener, hosts: Mapping[str, Host], anchors: frozenset[TrustAnchor]
 ) -> Callee:
-    """A door as its callers are to see it: every instance of it, the first name, the service's anchors."""
+    """A door as its callers are to see it: every instance of it, the first name, the service's anchors.
+
+    One that shows a certificate of somebody else is believed by what stands beside it.
+    """
+    shown = listener.server_certificate
+    if shown is not None:
+        anchors = frozenset([OutsideAnchor(service.name, one) for one in shown.trust])
     endpoints = (Endpoint(InstanceId(service.name, host), hosts[host].address, listener.port) for host in service.hosts)
     return Callee(
         listener=ListenerId(service.name, listener.name),
@@ -129,6 +172,7 @@ def callee_of(
         server_name=service.names[0].value,
         policy=PeerPolicy(anchors=anchors),
         asks=listener.client_certificate is not ClientCertificate.NONE,
+        believes_system=shown is not None and not shown.trust,
     )
 
 

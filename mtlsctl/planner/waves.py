@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mtlsctl.model.plan import Step, StepId, Wave
-from mtlsctl.model.topology import ClientCertificate
+from mtlsctl.model.topology import ClientCertificate, ListenerId
 from mtlsctl.model.trust import EVERYBODY, NOBODY, Member, PeerPolicy, policy_of, vouched_for
 
 if TYPE_CHECKING:
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
     from mtlsctl.model.release import Callee, Endpoint, Recipe, ServedListener
     from mtlsctl.model.topology import InstanceId
+    from mtlsctl.planner.trust import Presented
 
 LOOSENESS = {mode: rank for rank, mode in enumerate(ClientCertificate)}
 
 
-def extend_recipe(live: Recipe, desired: Recipe, presented: Mapping[str, frozenset[Member]]) -> Recipe:
+def extend_recipe(live: Recipe, desired: Recipe, presented: Presented) -> Recipe:
     """The old identity, accepting old and new peers, on old and new ports, still dialling the old ones.
 
     A new call, and a first door, begin with ACTIVATE: the old leaf need not have the key usage for it.
@@ -36,12 +37,12 @@ def extend_recipe(live: Recipe, desired: Recipe, presented: Mapping[str, frozens
         credential=live.credential,
         server_names=live.server_names,
         holds_key=live.holds_key,
-        listeners=_widened_listeners(live, desired, presented) if live.listeners else (),
+        listeners=_as_shown(live, _widened_listeners(live, desired, presented)) if live.listeners else (),
         callees=tuple(callee for callee in callees if callee.listener in known),
     )
 
 
-def activate_recipe(live: Recipe | None, desired: Recipe, presented: Mapping[str, frozenset[Member]]) -> Recipe:
+def activate_recipe(live: Recipe | None, desired: Recipe, presented: Presented) -> Recipe:
     """The new identity, accepting old and new peers, dialling the new ports of the old instances.
 
     A new leaf need not have the key usage for what ends: a call, or the last door, ends with the old leaf.
@@ -57,18 +58,25 @@ def activate_recipe(live: Recipe | None, desired: Recipe, presented: Mapping[str
     return replace(desired, listeners=listeners, callees=callees)
 
 
-def _widened_listeners(
-    live: Recipe | None, desired: Recipe, presented: Mapping[str, frozenset[Member]]
-) -> tuple[ServedListener, ...]:
+def _as_shown(live: Recipe, listeners: tuple[ServedListener, ...]) -> tuple[ServedListener, ...]:
+    """Each door with the certificate that it shows now; a new one with what it is to show."""
+    if all(one.shows is None for one in (*live.listeners, *listeners)):
+        return listeners
+    old = {served.name: served.shows for served in live.listeners}
+    return tuple(replace(served, shows=old.get(served.name, served.shows)) for served in listeners)
+
+
+def _widened_listeners(live: Recipe | None, desired: Recipe, presented: Presented) -> tuple[ServedListener, ...]:
     old = {served.name: served for served in live.listeners} if live is not None else {}
     widened = [_widened_listener(old.pop(new.name, None), new, presented) for new in desired.listeners]
     return tuple(sorted([*widened, *old.values()], key=lambda served: served.name))
 
 
-def _widened_listener(
-    old: ServedListener | None, new: ServedListener, presented: Mapping[str, frozenset[Member]]
-) -> ServedListener:
-    """The union of both; `presented` lets in what declared callers still show, also at a new instance."""
+def _widened_listener(old: ServedListener | None, new: ServedListener, presented: Presented) -> ServedListener:
+    """The union of both; `presented` lets in what declared callers still show, also at a new instance.
+
+    What the door itself shows is the new one's: an old identity goes with `_as_shown`.
+    """
     asks = new.client_certificate is not ClientCertificate.NONE
     shown = [(caller, one) for caller in new.callers for one in presented.get(caller, ())] if asks else []
     policy = _widened(new.policy, policy_of([Member(one.anchor, _compared(caller, one)) for caller, one in shown]))
@@ -111,7 +119,7 @@ def _widened(policy: PeerPolicy, other: PeerPolicy) -> PeerPolicy:
 
 
 def _widened_callees(
-    live: Recipe | None, desired: Recipe, presented: Mapping[str, frozenset[Member]], *, dial_new_ports: bool
+    live: Recipe | None, desired: Recipe, presented: Presented, *, dial_new_ports: bool
 ) -> tuple[Callee, ...]:
     old = {callee.listener: callee for callee in live.callees} if live is not None else {}
     widened = [
@@ -121,13 +129,15 @@ def _widened_callees(
     return tuple(sorted([*widened, *old.values()], key=lambda callee: callee.listener))
 
 
-def _widened_callee(
-    old: Callee | None, new: Callee, presented: Mapping[str, frozenset[Member]], *, dial_new_ports: bool
-) -> Callee:
+def _widened_callee(old: Callee | None, new: Callee, presented: Presented, *, dial_new_ports: bool) -> Callee:
     if new.is_outside:
         # Nothing there waits for us, and no two ways to believe it go together: it changes in one switch.
         return new if old is None or dial_new_ports else old
-    anchors = new.policy.anchors.union(one.anchor for one in presented.get(new.service, ()))
+    if new.believes_system or (old is not None and old.believes_system):
+        return _switched_callee(old, new, dial_new_ports=dial_new_ports)
+    shown = presented.get(ListenerId(new.service, new.listener.listener))
+    shown = presented.get(new.service, frozenset()) if shown is None else shown
+    anchors = new.policy.anchors.union(one.anchor for one in shown)
     if old is None:
         return new if anchors == new.policy.anchors else replace(new, policy=PeerPolicy(anchors=anchors))
     endpoints = _redialled(old.endpoints, new.endpoints) if dial_new_ports else old.endpoints
@@ -141,22 +151,35 @@ def _widened_callee(
     )
 
 
+def _switched_callee(old: Callee | None, new: Callee, *, dial_new_ports: bool) -> Callee:
+    """No program believes its machine and a file besides, so that changes in one switch.
+
+    `outside.shown_findings` refuses it where what the door shows changes in the same apply.
+    """
+    if old is None:
+        return new
+    now = new if dial_new_ports else old
+    return replace(
+        now,
+        endpoints=_redialled(old.endpoints, new.endpoints) if dial_new_ports else old.endpoints,
+        server_name=old.server_name,
+    )
+
+
 def _redialled(old: tuple[Endpoint, ...], new: tuple[Endpoint, ...]) -> tuple[Endpoint, ...]:
     """The instances that are dialled now, each where it is to be dialled."""
     places = {endpoint.instance: endpoint for endpoint in new}
     return tuple(places.get(endpoint.instance, endpoint) for endpoint in old)
 
 
-def leaving_recipe(
-    live: Recipe, doors: Iterable[ServedListener], presented: Mapping[str, frozenset[Member]], digest: str
-) -> Recipe:
+def leaving_recipe(live: Recipe, doors: Iterable[ServedListener], presented: Presented, digest: str) -> Recipe:
     """An instance that goes, as it has to be while callers still dial it: its doors let in what they will show.
 
     `doors` are the service's as an instance that stays is to have them; `digest` is of the templates that render it.
     """
     declared = {door.name: door for door in doors}
     widened = tuple(
-        replace(_widened_listener(old, declared[old.name], presented), sockets=old.sockets)
+        replace(_widened_listener(old, declared[old.name], presented), sockets=old.sockets, shows=old.shows)
         if old.name in declared
         else old
         for old in live.listeners
@@ -169,7 +192,7 @@ def trust_view(recipe: Recipe) -> tuple[object, ...]:
     return (recipe.credential, recipe.server_names, recipe.listeners, recipe.callees)
 
 
-def releases_of(live: Recipe | None, desired: Recipe, presented: Mapping[str, frozenset[Member]]) -> dict[Wave, Recipe]:
+def releases_of(live: Recipe | None, desired: Recipe, presented: Presented) -> dict[Wave, Recipe]:
     """The releases that take one instance from live to desired, at most three; equal neighbours become one."""
     if live == desired:
         return {}
@@ -194,7 +217,7 @@ def make_steps(
     live: Mapping[InstanceId, Recipe],
     desired: Mapping[InstanceId, Recipe],
     leaving: Mapping[InstanceId, Recipe],
-    presented: Mapping[str, frozenset[Member]],
+    presented: Presented,
     new_identities: frozenset[InstanceId],
 ) -> tuple[Step, ...]:
     """Every release and removal with what it waits for, in an order that satisfies the waits.

@@ -42,6 +42,7 @@ def made_up_material(recipe: Recipe) -> Material:
     """Material that looks like some in files, and that no TLS library would take."""
     policies = [served.policy for served in recipe.listeners] + [callee.policy for callee in recipe.callees]
     anchors = {anchor for policy in policies for anchor in policy.anchors}
+    shown = {one for served in recipe.listeners if served.shows is not None for one in served.shows.chain}
     chain = (f"certificate {recipe.credential}".encode(),)
     return Material(
         chain=chain,
@@ -49,6 +50,7 @@ def made_up_material(recipe: Recipe) -> Material:
         spki_sha256=hashlib.sha256(f"key {recipe.credential}".encode()).hexdigest(),
         anchors={anchor: str(anchor).encode() for anchor in anchors},
         subjects={anchor: _made_up_subject(anchor) for anchor in anchors},
+        shown={one: f"certificate {one}".encode() for one in shown},
     )
 
 

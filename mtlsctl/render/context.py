@@ -9,7 +9,9 @@
 - `certificate`, `private_key`: absolute paths of `tls.crt` (chain, end entity first, anchor absent) and `tls.key`.
 - `server_names`: every name that the certificate presents. `dns_names`: those of them that a caller can ask for by
   SNI (no addresses, RFC 6066 section 3).
-- `listeners`: each with `name`, `is_main` (whether that is its name), `sockets` (each with `address` or none for every
+- `listeners`: each with `name`, `is_main` (whether that is its name), `certificate` and `private_key` (absolute paths
+  of the chain that it shows, end entity first, and of its key: `tls.crt` and `tls.key`, or where it shows what somebody
+  else issued `chains/<listener>.crt` and a key elsewhere on the host), `sockets` (each with `address` or none for every
   address, `port`, and `place`, which is both as one word: `8443`, `10.0.0.1:8443`, `[2001:db8::1]:8443`),
   `client_certificate` (`required`, `optional`, `none`), `protocols` (of `1.2`, `1.3`), `clients_trust` (absolute path
   of the callers' anchors, none when nobody may call), `verify_depth` (CA certificates in the longest chain minus one),
@@ -20,8 +22,8 @@
 - `callees`: each with `name` (`service`, or `service.listener` when it is not the main one; the stem of its files),
   `service`, `listener`, `server_name` (the name to send and to check), `endpoints` (each with `address`, `port`,
   `place`), `ports` (each with `port`, its `endpoints`, and `addresses`: those of its endpoints joined by commas,
-  none unless all are numeric), `servers_trust` (absolute path of the callee's anchors; none for a server outside the
-  estate that is believed by what the machine believes), `verify_depth`, `asks` (whether it asks for a certificate; if
+  none unless all are numeric), `servers_trust` (absolute path of the callee's anchors; none for one that
+  is believed by what the machine believes), `verify_depth`, `asks` (whether it asks for a certificate; if
   not, none is to be shown).
 - `settings`: every setting of the manifest, none when absent, but for a password. A `callee_ports` setting maps callee
   names to ports; a `choice` is one of its words, to compare with.
@@ -125,6 +127,8 @@ class MemberView:
 class ListenerView:
     name: Untrusted
     is_main: bool
+    certificate: Untrusted
+    private_key: Untrusted
     sockets: tuple[PlaceView, ...]
     client_certificate: str
     forward_identity: str | None
@@ -192,7 +196,7 @@ def release_variables(
         "private_key": Untrusted(f"{folder}/{KEY_FILE}"),
         "server_names": tuple(Untrusted(checked_name(name)) for name in recipe.server_names),
         "dns_names": tuple(Untrusted(checked_name(name)) for name in recipe.server_names if not _is_numeric(name)),
-        "listeners": tuple(listener_view(one, folder, subjects) for one in recipe.listeners),
+        "listeners": tuple(listener_view(one, folder, root_of(recipe), subjects) for one in recipe.listeners),
         "callees": tuple(callee_view(one, folder) for one in recipe.callees),
         "settings": _settings(recipe, runtime),
     }
@@ -219,6 +223,11 @@ def clients_file(served: ServedListener) -> str:
     return files.clients_file(label(served.name))
 
 
+def chain_file(served: ServedListener) -> str:
+    """As `model.files` has it; raises Unwritable for what is no name of ours."""
+    return files.chain_file(label(served.name))
+
+
 def servers_file(listener: ListenerId) -> str:
     """As `model.files` has it; raises Unwritable for what is no name of ours."""
     return files.servers_file(_checked(listener))
@@ -235,11 +244,14 @@ def _checked(listener: ListenerId) -> ListenerId:
     return listener
 
 
-def listener_view(served: ServedListener, folder: str, subjects: Mapping[TrustAnchor, str]) -> ListenerView:
-    lets_in = bool(served.policy.anchors)
+def listener_view(served: ServedListener, folder: str, root: str, subjects: Mapping[TrustAnchor, str]) -> ListenerView:
+    lets_in, shows = bool(served.policy.anchors), served.shows
+    chain = CERTIFICATE_FILE if shows is None else chain_file(served)
     return ListenerView(
         name=Untrusted(label(served.name)),
         is_main=served.name == MAIN,
+        certificate=Untrusted(f"{folder}/{chain}"),
+        private_key=Untrusted(f"{folder}/{KEY_FILE}" if shows is None else f"{root}{checked_path(shows.key_path)}"),
         sockets=tuple(place_view(socket.address, socket.port) for socket in served.sockets),
         client_certificate=served.client_certificate.value,
         forward_identity=None if served.forward_identity is None else served.forward_identity.value,
@@ -249,6 +261,13 @@ def listener_view(served: ServedListener, folder: str, subjects: Mapping[TrustAn
         callers=tuple(Untrusted(label(caller)) for caller in served.callers),
         members=_member_views(served.policy, subjects),
     )
+
+
+def checked_path(text: str) -> str:
+    """An absolute path of a file, as `root_of` has it."""
+    if not text or not _ROOT.fullmatch(text) or {".", ".."} & set(text.split("/")):
+        raise Unwritable("the path of a key is absolute, of letters, digits and `._@+-`")
+    return text
 
 
 OUTSIDE_DEPTH = 9
@@ -289,7 +308,7 @@ def callee_view(callee: Callee, folder: str) -> CalleeView:
         endpoints=_endpoint_views(callee.endpoints),
         ports=tuple(_port_view(port, callee.endpoints) for port in sorted({one.port for one in callee.endpoints})),
         servers_trust=None if callee.believes_system else Untrusted(f"{folder}/{servers_file(callee.listener)}"),
-        verify_depth=OUTSIDE_DEPTH if callee.is_outside else 0,
+        verify_depth=OUTSIDE_DEPTH if callee.is_believed_by_others else 0,
         asks=callee.asks,
     )
 

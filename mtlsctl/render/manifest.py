@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypedDict
 import yaml
 
 from mtlsctl.errors import RuntimeFolderError
-from mtlsctl.model.files import BASE, CERTIFICATE_FILE, CLIENTS_FOLDER, KEY_FILE, SERVERS_FOLDER
+from mtlsctl.model.files import BASE, CERTIFICATE_FILE, CHAINS_FOLDER, CLIENTS_FOLDER, KEY_FILE, SERVERS_FOLDER
 from mtlsctl.model.identifiers import LABEL
 from mtlsctl.model.keystore import FILE_NAME, SEALED, StoreKind, StoreProfile
 from mtlsctl.model.runtime import (
@@ -34,7 +34,7 @@ from mtlsctl.model.topology import ClientCertificate, ForwardIdentity
 from mtlsctl.render.reading import Reading, Wrong, compose
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 MANIFEST_FILE = "runtime.yaml"
 CURRENT_PATH = f"{BASE}/{{service}}/current"
@@ -59,9 +59,9 @@ _PROGRAM = re.compile(r"[A-Za-z0-9._-]{1,15}")
 _VALUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SETTING = re.compile(r"[a-z][a-z0-9_]*")
 _TEMPLATE = re.compile(r"[A-Za-z0-9._-]+\.j2")
-_OURS = (CERTIFICATE_FILE, KEY_FILE, CLIENTS_FOLDER, SERVERS_FOLDER)
+_OURS = (CERTIFICATE_FILE, KEY_FILE, CLIENTS_FOLDER, SERVERS_FOLDER, CHAINS_FOLDER)
 _FILES_OF_OURS = (f"{CERTIFICATE_FILE}/", f"{KEY_FILE}/")
-_OPTIONAL = ("client_certificate", "forward_identity", "system_trust")
+_OPTIONAL = ("client_certificate", "forward_identity", "system_trust", "server_certificate")
 """What `enforces` need not say; then it cannot."""
 
 _MANY_TO_ONE = frozenset({StoreKind.ALL_SERVERS, StoreKind.EVERYONE, StoreKind.ANCHOR})
@@ -299,9 +299,14 @@ def _enforcement(reading: Reading, node: yaml.Node) -> Enforcement:
     return Enforcement(
         **{name: reading.switch(parts[name], f"`{name}`") for name in names},
         client_certificate=_modes(reading, parts.get("client_certificate")),
-        system_trust="system_trust" in parts and reading.switch(parts["system_trust"], "`system_trust`"),
+        system_trust=_is_able(reading, parts, "system_trust"),
+        server_certificate=_is_able(reading, parts, "server_certificate"),
         **_forwarding(reading, parts.get("forward_identity")),
     )
+
+
+def _is_able(reading: Reading, parts: Mapping[str, yaml.Node], name: str) -> bool:
+    return name in parts and reading.switch(parts[name], f"`{name}`")
 
 
 class _Forwarding(TypedDict):

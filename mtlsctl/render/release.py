@@ -18,6 +18,7 @@ from mtlsctl.render import codes
 from mtlsctl.render.context import (
     UnfitSetting,
     callee_name,
+    chain_file,
     clients_file,
     label,
     release_folder,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from mtlsctl.model.keystore import StoreSpecification
-    from mtlsctl.model.release import Recipe
+    from mtlsctl.model.release import Recipe, ShownCertificate
     from mtlsctl.model.secret import Secret
     from mtlsctl.model.trust import PeerPolicy, TrustAnchor
     from mtlsctl.render.catalog import RuntimeFolder
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
 class Material:
     """What fills a recipe: the chain (DER, end entity first, anchor absent) and the certificates of its anchors.
 
-    `subjects` are those of the anchors under which members are let in by name, as RFC 4514 has them.
+    `subjects` are those of the anchors under which members are let in by name, as RFC 4514 has them. `shown` are the
+    certificates (DER) of chains that somebody else issued, by their SHA-256.
     """
 
     chain: tuple[bytes, ...]
@@ -51,6 +53,7 @@ class Material:
     spki_sha256: str
     anchors: Mapping[TrustAnchor, bytes]
     subjects: Mapping[TrustAnchor, str] = field(default_factory=dict)
+    shown: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,6 +216,8 @@ def _bundles(recipe: Recipe, material: Material) -> Iterator[tuple[str, bytes]]:
             raise PreflightError(message, code=codes.EMPTY_BUNDLE)
         if served.policy.anchors:
             yield clients_file(served), _bundle(served.policy, material)
+        if served.shows is not None:
+            yield chain_file(served), _shown_chain(served.shows, material)
     for callee in recipe.callees:
         if callee.believes_system and not callee.policy.anchors:
             continue
@@ -220,6 +225,13 @@ def _bundles(recipe: Recipe, material: Material) -> Iterator[tuple[str, bytes]]:
             message = f"{recipe.instance}: no anchor to believe `{callee_name(callee.listener)}` by"
             raise PreflightError(message, code=codes.EMPTY_BUNDLE)
         yield servers_file(callee.listener), _bundle(callee.policy, material)
+
+
+def _shown_chain(shows: ShownCertificate, material: Material) -> bytes:
+    missing = next((one for one in shows.chain if one not in material.shown), None)
+    if missing is not None:
+        raise PreflightError(f"the certificate {missing[:16]} is not at hand", code=codes.ANCHOR_MISSING)
+    return to_pem(material.shown[one] for one in shows.chain)
 
 
 def _bundle(policy: PeerPolicy, material: Material) -> bytes:

@@ -10,6 +10,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from mtlsctl.model.files import clients_file
@@ -37,6 +38,9 @@ _VERIFY = {
     ClientCertificate.OPTIONAL: ssl.CERT_OPTIONAL,
     ClientCertificate.NONE: ssl.CERT_NONE,
 }
+
+
+NOTHING_SHOWN: Mapping[str, Identity] = MappingProxyType({})
 
 
 class ListenerKey(NamedTuple):
@@ -67,13 +71,21 @@ class EmbeddedListener:
         return self.clients is None and self.client_certificate is not ClientCertificate.NONE
 
 
-def listeners_of(recipe: Recipe, files: Mapping[str, HeldFile], state: State) -> tuple[EmbeddedListener, ...]:
-    """Every listener of a release from its files as they were read back; raises KeyError when one is missing."""
+def listeners_of(
+    recipe: Recipe,
+    files: Mapping[str, HeldFile],
+    state: State,
+    shown: Mapping[str, Identity] = NOTHING_SHOWN,
+) -> tuple[EmbeddedListener, ...]:
+    """Every listener of a release from its files as they were read back; raises KeyError when one is missing.
+
+    `shown` are by listener the certificates that somebody else issued; a listener is left out that shows another.
+    """
     identity = identity_of(files)
     return tuple(
         EmbeddedListener(
             key=ListenerKey(recipe.instance, served.name),
-            identity=identity,
+            identity=identity if served.shows is None else shown[served.name],
             # Only a listener without callers has no such file: for any other its absence must not go unnoticed.
             clients=files[clients_file(served.name)].read() if served.policy.anchors else None,
             client_certificate=served.client_certificate,
@@ -82,6 +94,7 @@ def listeners_of(recipe: Recipe, files: Mapping[str, HeldFile], state: State) ->
             members=_members(served, files, state),
         )
         for served in recipe.listeners
+        if served.shows is None or served.name in shown
     )
 
 

@@ -104,14 +104,17 @@ class Seen:
                 return f"{self.ending}: {self.detail}" if self.detail else str(self.ending)
 
 
-def client_context(identity: Identity | None, anchors: bytes, protocol: str) -> ssl.SSLContext:
+def client_context(identity: Identity | None, anchors: bytes | None, protocol: str) -> ssl.SSLContext:
     """A caller that speaks exactly one version, believes exactly `anchors` (PEM) and checks the server's name.
 
-    Raises ssl.SSLError when the identity or the anchors do not load.
+    None believes what this machine believes. Raises ssl.SSLError when the identity or the anchors do not load.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = context.maximum_version = VERSIONS[protocol]
-    context.load_verify_locations(cadata=anchors.decode("ascii"))
+    if anchors is None:
+        context.load_default_certs()
+    else:
+        context.load_verify_locations(cadata=anchors.decode("ascii"))
     if identity is not None:
         load_identity(context, identity)
     return context

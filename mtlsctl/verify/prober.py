@@ -40,8 +40,8 @@ class IdentitySource(Protocol):
     def identity(self, probe: Probe) -> Identity | NotProbed | None:
         """What to present; None presents nothing (`Presented.NO_CERTIFICATE`)."""
 
-    def anchors(self, probe: Probe) -> bytes | NotProbed:
-        """With which anchors (PEM) to believe the server.
+    def anchors(self, probe: Probe) -> bytes | NotProbed | None:
+        """With which anchors (PEM) to believe the server; None: with those of this machine.
 
         For a declared caller its own from its applied release; for any other probe those of the server's service,
         so that a refusal is known to come from it.

@@ -19,13 +19,17 @@ from mtlsctl.errors import DeliveryError
 from mtlsctl.model.release import FileFact, HeldFile
 from mtlsctl.model.runtime import Check, Reload
 from mtlsctl.model.secret import Secret
+from mtlsctl.model.topology import KeyAlgorithm
+from mtlsctl.pki.keys import generate_key, private_pem
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from mtlsctl.deliver.transport import Transport
+    from mtlsctl.pki.keys import PrivateKey
 
 KEY = Secret(b"-----BEGIN PRIVATE KEY-----\nnot really\n-----END PRIVATE KEY-----\n")
+LENT: PrivateKey = generate_key(KeyAlgorithm.ECDSA_P256)
 SPKI = "5" * 64
 OTHER_SPKI = "6" * 64
 FIRST, SECOND, THIRD = "1" * 16, "2" * 16, "3" * 16
@@ -71,6 +75,10 @@ class TransportContract:
     def held_key(self) -> HeldFile:
         """The key of a release as the transport gives it back."""
         return HeldFile.of(KEY.reveal(), 0o600)
+
+    def borrowed(self, key: PrivateKey) -> HeldFile:
+        """What a host gives of a key that is not ours."""
+        return HeldFile.of(private_pem(key).reveal(), 0o600)
 
     @pytest.fixture
     def keyed(self, place: Place) -> Place:
@@ -152,6 +160,38 @@ class TransportContract:
         key.symlink_to("elsewhere")
         with pytest.raises(DeliveryError):
             keyed.transport.read_key("mail", SPKI)
+
+    def test_a_key_of_somebody_else_is_borrowed_from_where_it_lies_and_behind_a_symlink(self, place: Place) -> None:
+        """An ACME client keeps a link to the newest key beside the certificate, and the key elsewhere."""
+        path = place.at("/etc/letsencrypt/archive/site/privkey7.pem")
+        path.parent.mkdir(parents=True)
+        path.write_bytes(private_pem(LENT).reveal())
+        link = place.at("/etc/letsencrypt/live/site/privkey.pem")
+        link.parent.mkdir(parents=True)
+        link.symlink_to("../../archive/site/privkey7.pem")
+        path.chmod(0o600)
+        for one in ("archive/site/privkey7.pem", "live/site/privkey.pem"):
+            assert self.borrowed(LENT) == place.transport.borrow_key(f"/etc/letsencrypt/{one}")
+        assert [path.name] == names_in(path.parent)
+
+    def test_a_key_that_cannot_be_borrowed_is_said_to_be_gone_or_why_not(self, place: Place) -> None:
+        folder = place.at("/etc/ssl/private")
+        folder.mkdir(parents=True)
+        (folder / "large.key").write_bytes(b"x" * 70_000)
+        os.mkfifo(folder / "pipe.key")
+        for name, code, why in (
+            ("none.key", "M4116", "there is no key"),
+            ("large.key", "M4117", "too large"),
+            ("pipe.key", "M4117", "not a plain file"),
+            ("", "M4117", "cannot be read"),
+        ):
+            with pytest.raises(DeliveryError, match=why) as refused:
+                place.transport.borrow_key(f"/etc/ssl/private/{name}".rstrip("/"))
+            assert code == refused.value.code
+        for path in ("etc/ssl/a.key", "/etc/../a.key"):
+            with pytest.raises(DeliveryError) as refused:
+                place.transport.borrow_key(path)
+            assert "M4102" == refused.value.code
 
     def test_keys_that_are_not_kept_are_deleted(self, keyed: Place) -> None:
         keyed.transport.put_key("mail", OTHER_SPKI, KEY)

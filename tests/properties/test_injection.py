@@ -29,7 +29,7 @@ from mtlsctl.errors import InventoryError, MtlsctlError, UnsafePlan
 from mtlsctl.inventory import load_inventory
 from mtlsctl.inventory.shape import INVENTORY, Anything, ListOf, Named, Record, Shape, Word, WordOr
 from mtlsctl.model.credential import AuthorityId
-from mtlsctl.model.release import Callee, Endpoint, recipe_from_json, recipe_to_json
+from mtlsctl.model.release import Callee, Endpoint, ShownCertificate, recipe_from_json, recipe_to_json
 from mtlsctl.model.state import State
 from mtlsctl.model.topology import OUTSIDE, InstanceId, ListenerId, ProcessId
 from mtlsctl.model.trust import Member, OutsideAnchor, PeerPolicy
@@ -171,6 +171,11 @@ NAMED = replace(
 )
 """A door at which callers from outside are told apart by name."""
 
+BOUGHT = replace(
+    door(5443, name="bought", callers=("cron",)), shows=ShownCertificate(("ef" * 32,), "/deep/below/site.key")
+)
+"""A door that shows a certificate of somebody else."""
+
 BANK = Callee(
     listener=ListenerId("bank", "beyond"),
     endpoints=(Endpoint(InstanceId("bank", OUTSIDE), "api.bank.example", 443),),
@@ -188,6 +193,7 @@ MEMBERS = {
             door(8443, name="front", callers=("mail", "social")),
             door(9443, name="admin", callers=(), address="10.9.8.7"),
             NAMED,
+            BOUGHT,
         ],
         callees=[
             call("ledger", 7443, "10.0.0.5", "db.example.net", listener="outer"),
@@ -205,6 +211,7 @@ MEMBERS = {
             door(8443, name="front", callers=("mail", "social")),
             door(9443, name="admin", callers=(), address="10.9.8.7"),
             NAMED,
+            BOUGHT,
         ],
         callees=[
             call("ledger", 7443, "10.0.0.5", "db.example.net", listener="outer"),
@@ -217,7 +224,12 @@ MEMBERS = {
         "schedule",
         "node",
         root="/srv/estate",
-        listeners=[door(8443, name="front", callers=("mail", "social")), door(9443, name="admin", callers=()), NAMED],
+        listeners=[
+            door(8443, name="front", callers=("mail", "social")),
+            door(9443, name="admin", callers=()),
+            NAMED,
+            BOUGHT,
+        ],
         callees=[
             call("ledger", 7443, "10.0.0.5", "db.example.net", listener="outer"),
             call("vault", 6443, "10.0.0.6", listener="inner"),
@@ -652,7 +664,7 @@ def test_an_honest_value_is_taken(name: str, path: Any, tmp_path: Path) -> None:
         ("spring-boot", ("settings", 2, 1)): "classic",
         ("spring-boot with bundles", ("settings", 0, 1)): "4.0",
         ("spring-boot with bundles", ("settings", 1, 1)): "bundle-pem",
-    }.get((name, path), "/elsewhere" if path == ("root",) else "elsewhere")
+    }.get((name, path), "/elsewhere" if path == ("root",) or path[-2:] == ("shows", 1) else "elsewhere")
     is_name_of_setting = path[0] == "settings" and path[2:] == (0,)
     is_name_of_door = name.startswith("spring") and path[0] == "listeners" and path[-1] == "name"
     expected = "refused" if is_name_of_setting or is_name_of_door else "taken"
@@ -728,6 +740,10 @@ def test_apache_reads_a_hostile_value_where_we_wrote_it_and_nothing_else(path: A
         files = {name: text.replace(f"/{made.instance.service}/", "/schedule/") for name, text in files.items()}
         folder = tmp_path / str(number)
         folder.mkdir()
+        for shows in (served.shows for served in made.listeners if served.shows is not None):
+            key = folder / shows.key_path.lstrip("/")
+            key.parent.mkdir(parents=True, exist_ok=True)
+            key.write_text("key")
         expected = written_lines(folder, files)
         read = lines_that_apache_read(folder)
         assert read in (expected, None), hostile
@@ -818,6 +834,13 @@ SAMPLE: Any = {
                     "port": "8445",
                     "callers": [{"name": "club", "certificates": ["openfile"], "authorize": "any-member"}],
                 },
+                {
+                    "name": "boughtdoor",
+                    "port": "8449",
+                    "callers": ["shellcaller"],
+                    "server_certificate": {"chain": "chainpiece", "key_path": "/keyplace"},
+                    "servers_trust": ["issuerfile"],
+                },
             ],
             "settings": {"upstream": "http://upstreamhost.example:8080/upstreampath", "egress": {"filekeeper": "9001"}},
             "certificate": {"key": "ecdsa-p256", "lifetime": "70d", "renew_before": "21d"},
@@ -855,6 +878,14 @@ SAMPLE: Any = {
             "listen": "8447",
             "callers": [{"name": "society", "certificates": ["unionfile"], "authorize": "any-member"}],
         },
+        "shopfront": {
+            "runtime": "nginx",
+            "hosts": ["seenhost"],
+            "listen": "8448",
+            "callers": ["program"],
+            "server_certificate": {"chain": "secondpiece", "key_path": "/deeper/secondplace"},
+            "servers_trust": ["secondissuer"],
+        },
         "requester": {"runtime": "pem", "hosts": ["seenhost"], "certificate_request": "onerequest"},
         "petitioner": {
             "runtime": "pem",
@@ -876,6 +907,7 @@ SAMPLE: Any = {
     ],
 }
 FILES = ("partnerfile", "openfile", "serverfile", "callerfile", "unionfile")
+CHAINS = ("chainpiece", "issuerfile", "secondpiece", "secondissuer")
 REQUESTS = ("onerequest", "onepetition")
 if find_peer("ruby"):
     SAMPLE["services"]["gemcaller"] = {"runtime": "ruby", "hosts": ["seenhost"]}
@@ -992,7 +1024,7 @@ def written(hostile_tree: str, folder: Path) -> Any:
     except InventoryError:
         return None
     state = State(lineage="0" * 32, serial=0, estate=inventory.name)
-    facts = dict.fromkeys(inventory.certificates, OUTSIDE_FACTS[CERTIFICATES[0]])
+    facts = dict.fromkeys((*inventory.certificates, *inventory.chains), OUTSIDE_FACTS[CERTIFICATES[0]])
     plan = make_plan(inventory, state, RUNTIMES, NOW, facts)
     if plan.refusals:
         return None
@@ -1058,7 +1090,7 @@ def unordered(node: Any, followed: Callable[[str], str]) -> Any:
 def one_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same for all, so that what was parsed once is known."""
     folder = tmp_path_factory.mktemp("inventory")
-    for name in (*FILES, *REQUESTS):
+    for name in (*FILES, *CHAINS, *REQUESTS):
         label = "CERTIFICATE REQUEST" if name in REQUESTS else "CERTIFICATE"
         pem = f"-----BEGIN {label}-----\n{base64.b64encode(name.encode()).decode()}\n-----END {label}-----\n"
         (folder / name).write_text(pem)

@@ -58,6 +58,7 @@ class Tally:
     steps: int = 0
     failures: int = 0
     refactored: int = 0
+    shown: int = 0
     waves: Counter[Wave] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
@@ -175,6 +176,7 @@ def live_through(seed: int, tally: Tally, mangle: Mangle = as_planned) -> None:
     assert [] == [call for call in world.outside_calls(inventory) if not world.lets_in(call)]
     _assert_calls_outside(world, inventory)
     tally.outside += bool(inventory.certificates)
+    tally.shown += any(world.shows_others())
     assert set() == world.open_doors(inventory)
     again = make_plan(inventory, world.state, RUNTIMES, now, OUTSIDE_FACTS)
     assert not again.has_changes, again
@@ -233,6 +235,7 @@ def test_no_declared_call_breaks_and_no_undeclared_one_opens(part: int) -> None:
     assert tally.instances / tally.topologies >= 5
     assert tally.mutual / tally.topologies >= 0.2
     assert tally.outside / tally.topologies >= 0.15
+    assert tally.shown / tally.topologies >= 0.1
     assert tally.failures > 0
     assert tally.refactored > 0
     assert set(Wave) == set(tally.waves)

@@ -24,6 +24,7 @@ ABLE = Enforcement(
     client_certificate=frozenset(ClientCertificate),
     forward_identity=frozenset(ForwardIdentity),
     system_trust=True,
+    server_certificate=True,
 )
 
 NGINX = Runtime(

@@ -23,11 +23,13 @@ from mtlsctl.model.topology import (
     MovedService,
     OutsideCertificate,
     Outsider,
+    ServerCertificate,
     Service,
     TrustModel,
 )
 from mtlsctl.model.trust import OutsideFacts
 from tests.support.estates import request
+from tests.support.world import issuer_of
 
 if TYPE_CHECKING:
     from random import Random
@@ -46,8 +48,15 @@ OUTSIDE_FACTS = {
     )
     for sha256 in CERTIFICATES
 }
-NAMED, OPEN = "x", "y"
-"""How doors begin at which outsiders are known by name, and those for everybody of a CA: the two do not go together."""
+LEAVES = [f"{number:060x}{issuer:04x}" for number in (1, 2) for issuer in range(len(CERTIFICATES))]
+"""Certificates of servers; by the last digit which of CERTIFICATES issued each."""
+OUTSIDE_FACTS |= {
+    sha256: replace(OUTSIDE_FACTS[CERTIFICATES[0]], shown=f"CN={sha256[-9:]}", names=("*.example.com", "*.example.net"))
+    for sha256 in LEAVES
+}
+NAMED, OPEN, SYSTEM = "x", "y", "z"
+"""How doors begin at which outsiders are known by name, and those for everybody of a CA: the two do not go together.
+And those that callers believe by what their machine believes: that begins and ends with the door."""
 
 MODES = [ClientCertificate.REQUIRED] * 4 + [ClientCertificate.OPTIONAL, ClientCertificate.NONE]
 AUTHORIZE = [Authorize.CALLERS] * 4 + [Authorize.ANY_MEMBER]
@@ -75,6 +84,8 @@ class Topology:
     external: dict[str, ExternalServer] = field(default_factory=dict)
     is_open: bool = False
     """Whether anybody outside may be declared."""
+    is_showing: bool = False
+    """Whether doors may show certificates that somebody else issued."""
 
     @classmethod
     def sprout(cls, random: Random) -> Topology:
@@ -85,6 +96,7 @@ class Topology:
             host = f"h{number}"
             topology.hosts[host] = DirectoryHost(name=host, directory=f"/out/{host}", address=f"127.0.0.{number + 2}")
         topology.is_open = random.random() < 0.4
+        topology.is_showing = random.random() < 0.4
         for _ in range(random.randint(3, 5)):
             topology.add_service()
         for _ in range(random.randint(2, 7)):
@@ -93,6 +105,7 @@ class Topology:
             topology.add_mutual_edge()
         topology.change_outsiders()
         topology.change_external()
+        topology.change_shown()
         return topology
 
     def inventory(self) -> Inventory:
@@ -109,13 +122,22 @@ class Topology:
             shared_authority=self.shared,
             external_servers=tuple(one for one in self.external.values() if one.callers),
             certificates={one: OutsideCertificate(der=one.encode(), file=f"{one}.pem") for one in self._named()},
+            chains={one: OutsideCertificate(der=one.encode(), file=f"{one}.pem") for one in self._shown()},
         )
 
     def _named(self) -> set[str]:
         """The certificates from outside that something names."""
         doors = (door for service in self.services.values() for door in service.listeners)
         named = {one for door in doors for outsider in door.outsiders for one in outsider.certificates}
+        named.update(one for shown in self._server_certificates() for one in shown.trust)
         return named.union(*(one.certificates for one in self.external.values() if one.callers))
+
+    def _server_certificates(self) -> list[ServerCertificate]:
+        doors = (door for service in self.services.values() for door in service.listeners)
+        return [door.server_certificate for door in doors if door.server_certificate is not None]
+
+    def _shown(self) -> set[str]:
+        return {one for shown in self._server_certificates() for one in shown.chain}
 
     def _asked_for(self, service: Service) -> Service:
         number = self.asking.get(service.name)
@@ -165,7 +187,20 @@ class Topology:
             return Listener(name=f"{kind}{self.last_port}", port=self.last_port, client_certificate=mode)
         authorize = self.random.choice(AUTHORIZE)
         mode = self.random.choice(MODES)
+        if self.is_showing and self.random.random() < 0.4:
+            shown = self._server_certificate(is_system=True)
+            name = f"{SYSTEM}{self.last_port}"
+            return Listener(name=name, port=self.last_port, client_certificate=mode, server_certificate=shown)
         return Listener(name=name, port=self.last_port, client_certificate=mode, authorize=authorize)
+
+    def _server_certificate(self, *, is_system: bool) -> ServerCertificate:
+        leaf = self.random.choice(LEAVES)
+        trust = {issuer_of(leaf), *self.random.sample(CERTIFICATES, self.random.randint(0, 1))}
+        path = self.random.choice(["/etc/ssl/private/a.key", "/etc/ssl/private/b.key"])
+        chain = (leaf, *self.random.sample(LEAVES, self.random.randint(0, 1)))
+        return ServerCertificate(
+            chain=chain, key_path=path, trust=() if is_system else tuple(sorted(trust)), file="certificates/site.pem"
+        )
 
     def _any(self) -> Service:
         return self.services[self.random.choice(sorted(self.services))]
@@ -343,6 +378,16 @@ class Topology:
         stays = self.random.random() < 0.7
         self._set_door(service, door, replace(door, outsiders=(*others, outsider) if stays else others))
 
+    def change_shown(self) -> None:
+        """A door shows another certificate, its service's own again, or is believed by other CAs."""
+        service = self._any_with_doors()
+        if service and self.is_showing:
+            door = self.random.choice(service.listeners)
+            is_system = door.name.startswith(SYSTEM)
+            stays = is_system or self.random.random() < 0.7
+            shown = self._server_certificate(is_system=is_system) if stays else None
+            self._set_door(service, door, replace(door, server_certificate=shown))
+
     def change_external(self) -> None:
         """A server outside comes, goes, moves, is believed by something else or called by others."""
         if self.is_open:
@@ -403,6 +448,8 @@ class Topology:
             self.change_outsiders,
             self.change_outsiders,
             self.change_external,
+            self.change_shown,
+            self.change_shown,
         ]
         for _ in range(self.random.randint(1, 4)):
             self.random.choice(edits)()

@@ -36,6 +36,11 @@ Call = tuple["InstanceId", "ListenerId"]
 Door = tuple[str, "InstanceId", str]
 
 
+def issuer_of(leaf: str) -> str:
+    """The SHA-256 of the CA that issued a leaf from outside: the last digit of each says so here."""
+    return f"{int(leaf[-1], 16):064x}"
+
+
 def new_state(estate: str = "calendar") -> State:
     return State(lineage="b7f0", serial=1, estate=estate)
 
@@ -138,6 +143,11 @@ class World:
         live = self.state.live.get(instance)
         return live.recipe if live else None
 
+    def shows_others(self) -> Iterator[bool]:
+        """Of each live door whether it shows a certificate that somebody else issued."""
+        for live in self.state.live.values():
+            yield from (served.shows is not None for served in live.recipe.listeners)
+
     def calls(self, inventory: Inventory) -> Iterator[Call]:
         """Every declared call of every declared instance."""
         for edge, _ in inventory.edges():
@@ -158,13 +168,20 @@ class World:
         served = server.served(callee.listener.listener) if server else None
         if server is None or served is None or endpoint.port not in {socket.port for socket in served.sockets}:
             return False
+        return self._is_believed(server, served, callee) and self._lets_in(served, caller, callee)
+
+    def _is_believed(self, server: Recipe, served: ServedListener, callee: Callee) -> bool:
+        """Each machine believes every CA outside and none of ours. What outsiders issue presents every name here."""
+        assert not (callee.believes_system and callee.policy.anchors), "no program believes files and its machine"
+        if served.shows is not None:
+            beyond = {one.sha256 for one in callee.policy.anchors if isinstance(one, OutsideAnchor)}
+            return callee.believes_system or issuer_of(served.shows.leaf) in beyond
         shown = self.state.credentials[server.credential].profile
-        believed = (
+        return (
             shown.anchor in callee.policy.anchors
             and callee.server_name in shown.presented_names
             and KeyUsage.SERVER_AUTH in shown.usages
         )
-        return believed and self._lets_in(served, caller, callee)
 
     def _lets_in(self, served: ServedListener, caller: Recipe, callee: Callee) -> bool:
         """A certificate that is asked for and shown is judged, also where none is needed."""

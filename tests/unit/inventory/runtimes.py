@@ -53,6 +53,7 @@ def runtime(
             client_certificate=frozenset(modes),
             forward_identity=frozenset(forwards),
             cannot_forward=cannot_forward,
+            server_certificate=name == "nginx",
         ),
         settings=(
             *(Setting(name=one, type=kind, required=required, description="") for one, kind, required in settings),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,10 +12,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID, ObjectIdentifier
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from mtlsctl.errors import PreflightError
-from mtlsctl.pki.outside import facts_of, is_issued_by, unfitness
+from mtlsctl.model.identifiers import DnsId
+from mtlsctl.model.release import HeldFile
+from mtlsctl.pki.keys import private_pem
+from mtlsctl.pki.outside import chain_unfitness, facts_of, is_issued_by, is_key_of, unfitness
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -49,6 +53,9 @@ def made(
     identifier: bool = True,
     algorithm: Any = hashes.SHA256(),  # noqa: B008
     path_length: int | None = None,
+    names: tuple[str, ...] = (),
+    purposes: tuple[ObjectIdentifier, ...] = (),
+    signs: bool = True,
 ) -> bytes:
     builder = x509.CertificateBuilder(
         subject_name=subject,
@@ -62,9 +69,9 @@ def made(
         builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=path_length), critical=True)
     if usage is not None:
         usages = x509.KeyUsage(
-            digital_signature=True,
+            digital_signature=signs,
             content_commitment=False,
-            key_encipherment=False,
+            key_encipherment=not signs,
             data_encipherment=False,
             key_agreement=False,
             key_cert_sign=usage,
@@ -73,6 +80,11 @@ def made(
             decipher_only=False,
         )
         builder = builder.add_extension(usages, critical=True)
+    if names:
+        alternatives = x509.SubjectAlternativeName([x509.DNSName(one) for one in names])
+        builder = builder.add_extension(alternatives, critical=False)
+    if purposes:
+        builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
     if identifier:
         own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
         builder = builder.add_extension(own, critical=False)
@@ -196,3 +208,109 @@ def test_a_leaf_is_an_anchors_own_only_by_its_signature() -> None:
     assert is_issued_by(leaf, made())
     assert not is_issued_by(leaf, made(key=OTHER))
     assert not is_issued_by(leaf, made(subject=name((NameOID.COMMON_NAME, "Acme Root CA"))))
+
+
+# --- chains that a listener shows -------------------------------------------------------------------------------------
+
+SITE = name((NameOID.COMMON_NAME, "site"))
+BELOW = name((NameOID.COMMON_NAME, "Acme Issuing CA"))
+ISSUING = ec.generate_private_key(ec.SECP256R1())
+ROOT_DER = made(key=OTHER)
+ISSUING_DER = made(subject=BELOW, issuer=ACME, key=ISSUING, signer=OTHER)
+NAMES = (DnsId("a.example.com"), DnsId("b.example.com"))
+
+
+def site(**changes: Any) -> bytes:
+    values: dict[str, Any] = {
+        "subject": SITE,
+        "issuer": BELOW,
+        "signer": ISSUING,
+        "ca": False,
+        "usage": False,
+        "names": ("a.example.com", "B.example.com"),
+        "purposes": (ExtendedKeyUsageOID.SERVER_AUTH,),
+    }
+    return made(**{**values, **changes})
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        (site(), ISSUING_DER),
+        (site(), ISSUING_DER, ROOT_DER),
+        (site(names=("*.example.com",)), ISSUING_DER),
+        (site(purposes=()), ISSUING_DER),
+        (site(usage=None), ISSUING_DER),
+        (site(ca=None), ISSUING_DER),
+        (site(issuer=ACME, signer=OTHER),),
+        (site(key=RSA), ISSUING_DER),
+    ],
+    ids=[
+        "as bought",
+        "with its root",
+        "wildcard",
+        "any purpose",
+        "no keyUsage",
+        "no CA said",
+        "no intermediate",
+        "RSA",
+    ],
+)
+def test_a_chain_for_the_names_below_what_is_trusted_can_be_shown(chain: tuple[bytes, ...]) -> None:
+    assert [] == list(chain_unfitness(chain, NAMES, [made(), ROOT_DER], NOW))
+    assert [] == list(chain_unfitness(chain, NAMES, [], NOW))
+
+
+@pytest.mark.parametrize(
+    ("chain", "why"),
+    [
+        ((ISSUING_DER, site()), "its first certificate is a CA"),
+        ((site(subject=ACME, issuer=ACME, signer=KEY),), "signs itself"),
+        ((site(names=("a.example.com",)), ISSUING_DER), "does not present b.example.com; it presents a.example.com"),
+        ((site(names=()), ISSUING_DER), "it presents no DNS name"),
+        ((site(names=("*.com",)), ISSUING_DER), "does not present a.example.com, b.example.com"),
+        ((site(purposes=(ExtendedKeyUsageOID.CLIENT_AUTH,)), ISSUING_DER), "is not for servers"),
+        ((site(signs=False), ISSUING_DER), "is not for signatures"),
+        ((site(), ROOT_DER), "certificate 1 of it is not signed by the next one"),
+        ((site(), ISSUING_DER, site()), "certificate 2 of it is not signed by the next one"),
+        ((site(signer=KEY), site(key=KEY, subject=BELOW), ISSUING_DER), "certificate 2 of it is no CA"),
+        ((site(),), "nothing in `servers_trust` signed it: its last certificate is of `CN=Acme Issuing CA`"),
+        ((site(), made(subject=BELOW, issuer=ACME, key=ISSUING, signer=RSA)), "nothing in `servers_trust` signed it"),
+        ((site(key=SMALL), ISSUING_DER), "1024 bits"),
+    ],
+)
+def test_a_chain_that_callers_or_servers_would_not_take_is_refused_and_told_why(
+    chain: tuple[bytes, ...], why: str
+) -> None:
+    assert why in "; ".join(chain_unfitness(chain, NAMES, [ROOT_DER]))
+
+
+def test_a_chain_is_good_as_long_as_all_of_it_and_only_where_that_is_asked() -> None:
+    chain = (site(), ISSUING_DER)
+    assert [] == list(chain_unfitness(chain, NAMES, [ROOT_DER]))
+    ended = list(chain_unfitness(chain, NAMES, [ROOT_DER], NOW + timedelta(days=1)))
+    assert ["`CN=site` ended on 2026-11-23 00:00", "`CN=Acme Issuing CA` ended on 2026-11-23 00:00"] == ended
+    assert 2 == len(list(chain_unfitness(chain, NAMES, [ROOT_DER], NOW - timedelta(days=2))))
+
+
+def test_a_key_is_that_of_a_certificate_or_is_not() -> None:
+    assert is_key_of(held(private_pem(KEY).reveal()), site())
+    assert not is_key_of(held(private_pem(OTHER).reveal()), site())
+    with pytest.raises(PreflightError):
+        is_key_of(held(b"no key"), site())
+
+
+def test_a_host_that_keeps_the_key_says_its_public_half_alone() -> None:
+    kept = replace(held(b""), content=None)
+    assert is_key_of(replace(kept, spki_sha256=facts_of(site()).spki_sha256), site())
+    assert not is_key_of(replace(kept, spki_sha256="0" * 64), site())
+    assert not is_key_of(kept, site())
+
+
+def held(content: bytes) -> HeldFile:
+    return HeldFile.of(content, 0o600)
+
+
+def test_the_names_that_a_leaf_presents_are_among_its_facts() -> None:
+    assert ("a.example.com", "b.example.com") == tuple(one.lower() for one in facts_of(site()).names)
+    assert () == facts_of(made()).names

@@ -83,6 +83,8 @@ function load() {
     callers.set(name, listener.callers);
     issuers.set(name, listener.callers === null ? [] : certificatesIn(readAnchors(listener.clientsTrust)));
     listeners.set(name, Object.assign({}, closed, {
+      cert: fs.readFileSync(listener.certificate, 'utf8'),
+      key: fs.readFileSync(listener.privateKey, 'utf8'),
       ca: listener.clientsTrust === null ? [] : [readAnchors(listener.clientsTrust)],
       // For `optional` too a certificate is required until keepReloaded() watches what is shown instead of one.
       requestCert: listener.clientCertificate !== 'none',

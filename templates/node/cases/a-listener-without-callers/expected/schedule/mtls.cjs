@@ -17,6 +17,8 @@ const PRIVATE_KEY = "/etc/mtlsctl/schedule/releases/65ffccab9b2ecf81/tls.key";
 
 const LISTENERS = new Map([
   ["main", {
+    certificate: "/etc/mtlsctl/schedule/releases/65ffccab9b2ecf81/tls.crt",
+    privateKey: "/etc/mtlsctl/schedule/releases/65ffccab9b2ecf81/tls.key",
     clientCertificate: 'required',
     minVersion: 'TLSv1.2',
     maxVersion: 'TLSv1.3',
@@ -73,6 +75,8 @@ function load() {
     callers.set(name, listener.callers);
     issuers.set(name, listener.callers === null ? [] : certificatesIn(readAnchors(listener.clientsTrust)));
     listeners.set(name, Object.assign({}, closed, {
+      cert: fs.readFileSync(listener.certificate, 'utf8'),
+      key: fs.readFileSync(listener.privateKey, 'utf8'),
       ca: listener.clientsTrust === null ? [] : [readAnchors(listener.clientsTrust)],
       // For `optional` too a certificate is required until keepReloaded() watches what is shown instead of one.
       requestCert: listener.clientCertificate !== 'none',

@@ -17,6 +17,8 @@ const PRIVATE_KEY = "/srv/demo/etc/mtlsctl/schedule/releases/b2e5b4103b7ed61a/tl
 
 const LISTENERS = new Map([
   ["main", {
+    certificate: "/srv/demo/etc/mtlsctl/schedule/releases/b2e5b4103b7ed61a/tls.crt",
+    privateKey: "/srv/demo/etc/mtlsctl/schedule/releases/b2e5b4103b7ed61a/tls.key",
     clientCertificate: 'optional',
     minVersion: 'TLSv1.2',
     maxVersion: 'TLSv1.3',
@@ -24,6 +26,8 @@ const LISTENERS = new Map([
     callers: null, // The authorities alone say who gets in.
   }],
   ["public", {
+    certificate: "/srv/demo/etc/mtlsctl/schedule/releases/b2e5b4103b7ed61a/tls.crt",
+    privateKey: "/srv/demo/etc/mtlsctl/schedule/releases/b2e5b4103b7ed61a/tls.key",
     clientCertificate: 'none',
     minVersion: 'TLSv1.3',
     maxVersion: 'TLSv1.3',
@@ -88,6 +92,8 @@ function load() {
     callers.set(name, listener.callers);
     issuers.set(name, listener.callers === null ? [] : certificatesIn(readAnchors(listener.clientsTrust)));
     listeners.set(name, Object.assign({}, closed, {
+      cert: fs.readFileSync(listener.certificate, 'utf8'),
+      key: fs.readFileSync(listener.privateKey, 'utf8'),
       ca: listener.clientsTrust === null ? [] : [readAnchors(listener.clientsTrust)],
       // For `optional` too a certificate is required until keepReloaded() watches what is shown instead of one.
       requestCert: listener.clientCertificate !== 'none',

@@ -17,6 +17,8 @@ const PRIVATE_KEY = "/etc/mtlsctl/schedule/releases/b18976953d5f5bb7/tls.key";
 
 const LISTENERS = new Map([
   ["main", {
+    certificate: "/etc/mtlsctl/schedule/releases/b18976953d5f5bb7/tls.crt",
+    privateKey: "/etc/mtlsctl/schedule/releases/b18976953d5f5bb7/tls.key",
     clientCertificate: 'required',
     minVersion: 'TLSv1.2',
     maxVersion: 'TLSv1.3',
@@ -28,6 +30,8 @@ const LISTENERS = new Map([
     ]),
   }],
   ["open", {
+    certificate: "/etc/mtlsctl/schedule/releases/b18976953d5f5bb7/tls.crt",
+    privateKey: "/etc/mtlsctl/schedule/releases/b18976953d5f5bb7/tls.key",
     clientCertificate: 'required',
     minVersion: 'TLSv1.2',
     maxVersion: 'TLSv1.3',
@@ -47,7 +51,7 @@ const CALLEES = new Map([
   }],
   ["shop", {
     serverName: "shop.example.net",
-    serversTrust: null, // Outside the estate, and believed by the authorities that Node comes with.
+    serversTrust: null, // Believed by the authorities that Node comes with.
     asks: true,
     endpoints: [
       { address: "shop.example.net", port: 443 },
@@ -100,6 +104,8 @@ function load() {
     callers.set(name, listener.callers);
     issuers.set(name, listener.callers === null ? [] : certificatesIn(readAnchors(listener.clientsTrust)));
     listeners.set(name, Object.assign({}, closed, {
+      cert: fs.readFileSync(listener.certificate, 'utf8'),
+      key: fs.readFileSync(listener.privateKey, 'utf8'),
       ca: listener.clientsTrust === null ? [] : [readAnchors(listener.clientsTrust)],
       // For `optional` too a certificate is required until keepReloaded() watches what is shown instead of one.
       requestCert: listener.clientCertificate !== 'none',

@@ -17,6 +17,8 @@ const PRIVATE_KEY = "/srv/demo/etc/mtlsctl/schedule/releases/87e3edaa681a1068/tl
 
 const LISTENERS = new Map([
   ["main", {
+    certificate: "/srv/demo/etc/mtlsctl/schedule/releases/87e3edaa681a1068/tls.crt",
+    privateKey: "/srv/demo/etc/mtlsctl/schedule/releases/87e3edaa681a1068/tls.key",
     clientCertificate: 'required',
     minVersion: 'TLSv1.2',
     maxVersion: 'TLSv1.3',
@@ -27,6 +29,8 @@ const LISTENERS = new Map([
     ]),
   }],
   ["admin", {
+    certificate: "/srv/demo/etc/mtlsctl/schedule/releases/87e3edaa681a1068/tls.crt",
+    privateKey: "/srv/demo/etc/mtlsctl/schedule/releases/87e3edaa681a1068/tls.key",
     clientCertificate: 'required',
     minVersion: 'TLSv1.3',
     maxVersion: 'TLSv1.3',
@@ -83,6 +87,8 @@ function load() {
     callers.set(name, listener.callers);
     issuers.set(name, listener.callers === null ? [] : certificatesIn(readAnchors(listener.clientsTrust)));
     listeners.set(name, Object.assign({}, closed, {
+      cert: fs.readFileSync(listener.certificate, 'utf8'),
+      key: fs.readFileSync(listener.privateKey, 'utf8'),
       ca: listener.clientsTrust === null ? [] : [readAnchors(listener.clientsTrust)],
       // For `optional` too a certificate is required until keepReloaded() watches what is shown instead of one.
       requestCert: listener.clientCertificate !== 'none',

@@ -26,7 +26,7 @@ values = {
     {
       name: 'shop',
       server_name: 'shop.example.net',
-      servers_trust: nil, # Outside the estate, and believed by the authorities of the system.
+      servers_trust: nil, # Believed by the authorities of the system.
       endpoints: [
         { address: 'shop.example.net', port: 443 },
       ],
