@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from mtlsctl.model.diagnostic import Diagnostic
 
 
+class Terminated(BaseException):
+    """Somebody asked this process to end (SIGTERM); like KeyboardInterrupt no error, and nothing may swallow it."""
+
+
 class MtlsctlError(Exception):
     """Something a person can act on; `code` is the stable `M` number, `help` the next step."""
 

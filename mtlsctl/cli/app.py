@@ -10,7 +10,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, NoReturn
 
-from mtlsctl.errors import MtlsctlError, UsageError
+from mtlsctl.errors import MtlsctlError, Terminated, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,13 +37,11 @@ COMMANDS = (
 )
 
 INTERRUPTED, TERMINATED = 130, 143
+GRACE_SECONDS = 20
+"""After a SIGTERM, for what is under way on the hosts; whoever sent it may well kill soon after."""
 _COMPLETION = "_MTLSCTL_COMPLETE"
 _WITH_VALUE = frozenset({"-C", "--chdir", "-i", "--inventory", "--state", "-o", "--format", "--color"})
 _ALONE = frozenset({"-q", "--quiet", "-v", "-vv", "-vvv", "--verbose", "--no-input", "--ascii"})
-
-
-class _Terminated(BaseException):
-    """SIGTERM, on its way up through whatever must be cleaned."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -54,7 +52,8 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("\nInterrupted. Run the same command again: it goes on where it stopped.\n")
         return INTERRUPTED
-    except _Terminated:
+    except Terminated:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         sys.stderr.write("Terminated. Run the same command again: it goes on where it stopped.\n")
         return TERMINATED
     except BrokenPipeError:
@@ -78,7 +77,10 @@ def _harden() -> None:
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise _Terminated
+    """The first one lets what has begun come to its end; another one, or the end of its time, does not."""
+    signal.signal(signal.SIGALRM, _terminate)
+    signal.setitimer(signal.ITIMER_REAL, GRACE_SECONDS)
+    raise Terminated
 
 
 def _reader_gone() -> int:

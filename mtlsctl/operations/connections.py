@@ -66,7 +66,7 @@ def at_each(
 ) -> tuple[dict[str, T], dict[str, DeliveryError]]:
     """Do the same at every host, side by side; gives the answers and, for the others, why there is none.
 
-    Other errors than those of delivery are raised once all have ended.
+    Other errors than those of delivery, and interruptions, are raised once all that has begun has ended.
     """
     answers: dict[str, T] = {}
     failed: dict[str, DeliveryError] = {}
@@ -86,5 +86,9 @@ def _side_by_side(work: Callable[[str], None], names: Sequence[str], forks: int)
         work(names[0])
     elif names:
         with ThreadPoolExecutor(max_workers=min(forks, len(names))) as pool:
-            for future in [pool.submit(work, name) for name in names]:
-                future.result()
+            try:
+                for future in [pool.submit(work, name) for name in names]:
+                    future.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)  # what has begun is waited for, the rest is not begun
+                raise

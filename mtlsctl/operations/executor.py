@@ -9,7 +9,7 @@ from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from mtlsctl.errors import MtlsctlError, StateError, StateLocked
+from mtlsctl.errors import MtlsctlError, StateError, StateLocked, Terminated
 from mtlsctl.operations.progress import Noticed, ProcessEvent, Status
 from mtlsctl.operations.releases import Member
 from mtlsctl.operations.schedule import Pace, Schedule, Unit, Workers
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from mtlsctl.operations.progress import Event
     from mtlsctl.operations.publication import Publication
     from mtlsctl.operations.releases import Rendered
+
+STOPPING = "stopping after what is under way on the hosts; interrupt once more to stop at once (the journal knows)"
 
 HANDOVER_SECONDS = 1.5
 """How long a call may be under way that began before its caller's switch: a lost SYN alone costs a second (RFC 6298
@@ -60,6 +62,7 @@ class Executor:
     lost: set[StepId] = field(default_factory=set)
     unread: set[StepId] = field(default_factory=set)
     done_at: dict[StepId, float] = field(default_factory=dict)
+    failed_hosts: set[str] = field(default_factory=set)
     events: list[ProcessEvent] = field(default_factory=list)
 
     def run(
@@ -77,52 +80,76 @@ class Executor:
         schedule = Schedule(
             [Unit(wave=wave, process=process, steps=tuple(group)) for (wave, process), group in _grouped(steps)],
             self.pace,
+            is_tried=lambda unit: any(self.is_asked_for(step.id.instance) for step in unit.steps),
         )
-        with Workers[list[Outcome]](self.pace.forks, self._interrupted) as workers:
-            while True:
-                while (unit := schedule.next(self._failed_hosts())) is not None:
-                    ready = self._ready(unit, unfit, keyless or {})
-                    if ready:
-                        workers.start(unit, partial(self._publish, unit.process, ready))
-                    else:
-                        schedule.settle(unit)
-                if not workers.are_busy:
-                    break
-                unit, outcomes = workers.next_done()
-                self._settle(unit, outcomes)
-                schedule.settle(unit)
+        with Workers[list[Outcome]](self.pace.forks or 1) as workers:
+            try:
+                self._go_on(schedule, workers, unfit, keyless or {})
+            except (KeyboardInterrupt, Terminated):
+                self._finish_begun(schedule, workers)
+                raise
         for unit in schedule.left():
             self._leave(unit)
 
-    def _interrupted(self) -> None:
-        message = "interrupted: what has begun is finished first; interrupt once more to stop at once"
-        self.report(Noticed(at=self.clock(), message=message))
+    def _go_on(
+        self,
+        schedule: Schedule,
+        workers: Workers[list[Outcome]],
+        unfit: Mapping[InstanceId, MtlsctlError],
+        keyless: Mapping[StepId, MtlsctlError],
+    ) -> None:
+        while True:
+            while (unit := schedule.next(len(self.failed_hosts))) is not None:
+                ready = self._ready(unit, unfit, keyless)
+                if ready:
+                    workers.start(unit, partial(self._publish, unit.process, ready))
+                else:
+                    schedule.settle(unit)
+            if not workers.are_busy:
+                return
+            self._take(schedule, workers)
 
-    def _failed_hosts(self) -> int:
-        return len({event.process.host for event in self.events if event.status is Status.FAILED})
+    def _finish_begun(self, schedule: Schedule, workers: Workers[list[Outcome]]) -> None:
+        """What is under way on the hosts comes to its end and is told; a second interruption ends the waiting."""
+        if workers.are_busy:
+            self.report(Noticed(at=self.clock(), message=STOPPING))
+        while workers.are_busy:
+            self._take(schedule, workers)
+
+    def _take(self, schedule: Schedule, workers: Workers[list[Outcome]]) -> None:
+        unit, outcomes = workers.next_done()
+        self._settle(unit, outcomes)
+        schedule.settle(unit)
 
     def _leave(self, unit: Unit) -> None:
         """Too much has failed for anything new to begin."""
-        self.lost.update(step.id for step in unit.steps)
-        message = f"not begun: {self._failed_hosts()} hosts failed"
-        self._say(unit.process, unit.wave, Status.BLOCKED, unit.steps, message=message)
+        asked_for = self._asked_for(unit)
+        if asked_for:
+            self.lost.update(step.id for step in asked_for)
+            message = f"not begun: {len(self.failed_hosts)} failed, no more than {self.pace.most_failures} may"
+            self._say(unit.process, unit.wave, Status.BLOCKED, asked_for, message=message)
+
+    def _asked_for(self, unit: Unit) -> list[Step]:
+        """The steps that are to be done this time; of the others it is said that they are not."""
+        left_out = [step for step in unit.steps if not self.is_asked_for(step.id.instance)]
+        if left_out:
+            self.lost.update(step.id for step in left_out)
+            self._say(unit.process, unit.wave, Status.LEFT_OUT, left_out)
+        return [step for step in unit.steps if self.is_asked_for(step.id.instance)]
 
     def _ready(
         self, unit: Unit, unfit: Mapping[InstanceId, MtlsctlError], keyless: Mapping[StepId, MtlsctlError]
     ) -> list[Step]:
         """The steps that can be done now; of the others it is said why not."""
-        left_out = [step for step in unit.steps if not self.is_asked_for(step.id.instance)]
-        if left_out:
-            self.lost.update(step.id for step in left_out)
-            self._say(unit.process, unit.wave, Status.LEFT_OUT, left_out)
-        for step in unit.steps:
+        asked_for = self._asked_for(unit)
+        for step in asked_for:
             if step.id in self.lost:
                 continue
             if step.id.instance in unfit and not step.waits_for & self.lost:
                 self._fail(unit.process, unit.wave, [step], unfit[step.id.instance])
             elif step.id in keyless and not step.waits_for & self.lost:
                 self._fail(unit.process, unit.wave, [step], keyless[step.id], status=Status.WAITING)
-        left = [step for step in unit.steps if step.id not in self.lost]
+        left = [step for step in asked_for if step.id not in self.lost]
         blocked = [step for step in left if self._waits_in_vain_for(step)]
         ready = [step for step in left if not self._waits_in_vain_for(step)]
         if blocked:
@@ -220,6 +247,8 @@ class Executor:
         status: Status = Status.FAILED,
     ) -> None:
         self.lost.update(step.id for step in steps)
+        if status is Status.FAILED:
+            self.failed_hosts.add(process.host)
         self._say(
             process,
             wave,

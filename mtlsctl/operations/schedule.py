@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from bisect import insort
+from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import accumulate
-from math import ceil
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, Self, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from types import TracebackType
 
     from mtlsctl.model.plan import Step, StepId, Wave
@@ -19,17 +19,28 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
+class Batch(NamedTuple):
+    """A number of hosts, or of hundredths of all that a wave has."""
+
+    number: int
+    is_percentage: bool = False
+
+    def of(self, hosts: int) -> int:
+        """How many of that many hosts; one at the least."""
+        return max(1, -(-self.number * hosts // 100) if self.is_percentage else self.number)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
     """How much goes on at a time, and when to stop.
 
-    At most `forks` hosts at once, each with one process at a time. `batches` are the sizes of what begins in a wave
-    before the rest of it waits for the outcome: hosts, or a share of them when below 1; the last one takes what is
-    left. With more than `most_failures` failed hosts nothing new begins. None: no such limit.
+    At most `forks` hosts at once, each with one process at a time; None leaves that to whoever knows the hosts.
+    `batches` are the sizes of what begins in a wave before the rest of it waits for the outcome; the last one takes
+    what is left. With more than `most_failures` failed hosts nothing new begins. None: no such limit.
     """
 
-    forks: int = 1
-    batches: tuple[float, ...] = ()
+    forks: int | None = None
+    batches: tuple[Batch, ...] = ()
     most_failures: int | None = None
 
 
@@ -53,33 +64,58 @@ class Schedule:
     its host is free. In the plan's order nothing waits for what comes later, so there is always a next one.
     """
 
-    def __init__(self, units: Sequence[Unit], pace: Pace) -> None:
+    def __init__(self, units: Sequence[Unit], pace: Pace, *, is_tried: Callable[[Unit], bool] = lambda _: True) -> None:
+        """`is_tried` tells of a unit whether anything is to be done in it; only such units make up batches."""
         self._units = list(units)
         self._pace = pace
+        self._forks = pace.forks or 1
         self._waits, self._waited_for = _dependencies(self._units)
         self._ready = [number for number, waits in enumerate(self._waits) if not waits]
         self._begun: dict[str, int] = {}
-        self._doors = {wave: _Door(_hosts_in(self._units, wave), pace) for wave in {unit.wave for unit in self._units}}
+        self._tried = [is_tried(unit) for unit in self._units]
+        self._doors = {
+            wave: _Door(
+                (
+                    unit.process.host
+                    for unit, tried in zip(self._units, self._tried, strict=True)
+                    if tried and unit.wave == wave
+                ),
+                pace,
+            )
+            for wave in {unit.wave for unit in self._units}
+        }
         self._given: set[int] = set()
 
     def next(self, failed_hosts: int) -> Unit | None:
         """The next unit that may begin now, if any may; with too many `failed_hosts` none may ever again."""
         limit = self._pace.most_failures
-        if len(self._begun) >= self._pace.forks or (limit is not None and failed_hosts > limit):
+        if len(self._begun) >= self._forks or (limit is not None and failed_hosts > limit):
             return None
-        for number in self._ready:
-            unit = self._units[number]
-            if unit.process.host not in self._begun and self._doors[unit.wave].lets_in(unit.process.host):
-                self._ready.remove(number)
-                self._begun[unit.process.host] = number
-                self._given.add(number)
-                return unit
-        return None
+        free = [number for number in self._ready if self._units[number].process.host not in self._begun]
+        number = next(filter(self._is_let_in, free), None)
+        if number is None and free and not self._begun:
+            # All that may begin is in a later batch, and what is left of the earlier ones waits for it.
+            number = free[0]
+        return None if number is None else self._given_out(number)
+
+    def _is_let_in(self, number: int) -> bool:
+        unit = self._units[number]
+        return not self._tried[number] or self._doors[unit.wave].lets_in(unit.process.host)
+
+    def _given_out(self, number: int) -> Unit:
+        unit = self._units[number]
+        self._ready.remove(number)
+        self._begun[unit.process.host] = number
+        self._given.add(number)
+        if self._tried[number]:
+            self._doors[unit.wave].enter(unit.process.host)
+        return unit
 
     def settle(self, unit: Unit) -> None:
         """It has been tried; whatever waited for nothing else may begin."""
         number = self._begun.pop(unit.process.host)
-        self._doors[unit.wave].settle(unit.process.host)
+        if self._tried[number]:
+            self._doors[unit.wave].settle(unit.process.host)
         for later in self._waited_for[number]:
             self._waits[later].discard(number)
             if not self._waits[later]:
@@ -91,31 +127,29 @@ class Schedule:
 
 
 class _Door:
-    """Lets the hosts of one wave in by batches."""
+    """Lets the hosts of one wave in by batches. A host is through when all that it has in the wave has been tried."""
 
-    def __init__(self, hosts: int, pace: Pace) -> None:
-        sizes = [max(1, ceil(size * hosts) if size < 1 else int(size)) for size in pace.batches[:-1]]
+    def __init__(self, hosts: Iterable[str], pace: Pace) -> None:
+        """`hosts` names a host once for each of its processes."""
+        self._left = Counter(hosts)
+        sizes = [size.of(len(self._left)) for size in pace.batches[:-1]]
         self._marks = list(accumulate(sizes))
         self._inside: set[str] = set()
         self._seen: set[str] = set()
 
     def lets_in(self, host: str) -> bool:
-        """Whether a host may begin; it is counted then."""
-        after = len(self._seen | {host})
-        while self._marks and after > self._marks[0]:
-            if self._inside:
-                return False
-            self._marks.pop(0)
+        return host in self._seen or not self._marks or len(self._seen) < self._marks[0]
+
+    def enter(self, host: str) -> None:
         self._seen.add(host)
         self._inside.add(host)
-        return True
 
     def settle(self, host: str) -> None:
-        self._inside.discard(host)
-
-
-def _hosts_in(units: Sequence[Unit], wave: Wave) -> int:
-    return len({unit.process.host for unit in units if unit.wave == wave})
+        self._left[host] -= 1
+        if not self._left[host]:
+            self._inside.discard(host)
+        while not self._inside and self._marks and self._marks[0] <= len(self._seen):
+            self._marks.pop(0)
 
 
 def _dependencies(units: Sequence[Unit]) -> tuple[list[set[int]], list[list[int]]]:
@@ -136,12 +170,11 @@ def _dependencies(units: Sequence[Unit]) -> tuple[list[set[int]], list[list[int]
 
 
 class Workers(Generic[R]):
-    """Threads that publish. When whoever waits for them is interrupted, they finish what they have begun first."""
+    """Threads that publish. Whoever leaves waits until they have finished what they have begun; nothing new begins."""
 
-    def __init__(self, threads: int, interrupted: Callable[[], None]) -> None:
+    def __init__(self, threads: int) -> None:
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="host")
         self._running: dict[Future[R], Unit] = {}
-        self._interrupted = interrupted
 
     @property
     def are_busy(self) -> bool:
@@ -163,9 +196,7 @@ class Workers(Generic[R]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._running and error is not None and not isinstance(error, Exception):
-            self._interrupted()
         try:
             wait(self._running)
-        finally:
+        finally:  # also when this wait is interrupted: then nobody waits any more
             self._pool.shutdown(wait=False, cancel_futures=True)

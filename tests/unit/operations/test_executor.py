@@ -13,12 +13,13 @@ from mtlsctl.model.topology import AuthorityPolicy, InstanceId
 from mtlsctl.operations.executor import Executor, live_members
 from mtlsctl.operations.progress import ProcessEvent, Status
 from mtlsctl.operations.releases import Rendered
+from mtlsctl.operations.schedule import Pace
 from mtlsctl.store.port import ReleaseRecord
 from tests.support.estates import applied, at, changed, door, estate, plan_of, service, without
 from tests.support.world import NOW, World
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from mtlsctl.errors import MtlsctlError
     from mtlsctl.model.plan import Plan, Step, StepId
@@ -112,6 +113,9 @@ def run(
     world: World | None = None,
     unfit: Mapping[InstanceId, MtlsctlError] | None = None,
     keyless: Mapping[StepId, MtlsctlError] | None = None,
+    pace: Pace | None = None,
+    is_asked_for: Callable[[InstanceId], bool] = lambda _: True,
+    report: Callable[[Event], None] | None = None,
 ) -> Run:
     unfit = unfit or {}
     told: list[Event] = []
@@ -119,8 +123,10 @@ def run(
         publication=cast("Publication", publication),
         rendered={step.id: rendered(step) for step in plan.steps if step.recipe and step.id.instance not in unfit},
         clock=lambda: NOW,
-        report=told.append,
+        report=report or told.append,
         members=live_members((world or World()).state),
+        pace=pace or Pace(),
+        is_asked_for=is_asked_for,
     )
     executor.run(plan.steps, unfit, keyless)
     return Run(executor, told)
