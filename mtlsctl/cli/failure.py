@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from mtlsctl.cli.views.diagnostics import SourceLine
 
-MACHINE = frozenset({"json", "markdown", "junit"})
+MACHINE = frozenset({"json", "ndjson", "markdown", "junit"})
 
 
 def report(error: Exception, arguments: Sequence[str]) -> int:
@@ -200,6 +200,10 @@ def _machine_text(asked: str, failure: MtlsctlError, code: int, source: SourceLi
         from mtlsctl.cli.views.document import json_text
 
         return json_text(document)
+    if asked == "ndjson":
+        import json
+
+        return json.dumps({"type": "error", **document}) + "\n"
     summaries = _summaries(failure)
     if asked == "junit":
         from mtlsctl.cli.views.verify_junit import junit_failure

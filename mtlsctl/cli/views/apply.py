@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mtlsctl import __version__
-from mtlsctl.cli.views.page import Tone, counted, escaped, stamp, took, wrapped
+from mtlsctl.cli.views.page import Tone, counted, escaped, listed, stamp, took, wrapped
 from mtlsctl.operations.progress import Issued, Noticed, ProcessEvent, Status
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
     from mtlsctl.cli.views.page import Page
-    from mtlsctl.operations.apply import Applied
+    from mtlsctl.model.plan import Plan
+    from mtlsctl.operations.apply import Applied, Scope
     from mtlsctl.operations.progress import Event
 
 _TONES = {
@@ -67,7 +68,8 @@ def event_text(event: Event, page: Page) -> str:
         case Noticed():
             return "\n".join(wrapped(escaped(event.message), width=page.width, first="Looked   ", rest=" " * 9)) + "\n"
         case ProcessEvent():
-            return "" if event.status is Status.STARTED else _process_text(event, page)
+            is_told = event.status not in {Status.STARTED, Status.LEFT_OUT}  # what is left out is told at the end
+            return _process_text(event, page) if is_told else ""
 
 
 def _process_text(event: ProcessEvent, page: Page) -> str:
@@ -79,6 +81,32 @@ def _process_text(event: ProcessEvent, page: Page) -> str:
         for line in text.splitlines():
             lines += wrapped(escaped(line), width=page.width, first="      ", rest="        ")
     return "\n".join(lines) + "\n"
+
+
+def event_record(event: Event) -> dict[str, object]:
+    """The same as a JSON object for a stream."""
+    match event:
+        case Issued():
+            facts = {"authorities": event.authorities, "certificates": event.certificates}
+            return {"type": "issued", "ts": stamp(event.at), **facts}
+        case Noticed():
+            return {"type": "noticed", "ts": stamp(event.at), "message": event.message}
+        case ProcessEvent():
+            return {"type": "process", "ts": stamp(event.at), **_process_record(event)}
+
+
+def _process_record(event: ProcessEvent) -> dict[str, object]:
+    return {
+        "host": event.process.host,
+        "process": event.process.name,
+        "wave": str(event.wave),
+        "status": event.status.value,
+        "code": event.code or None,
+        "message": event.message,
+        "notes": list(event.notes),
+        "help": event.help,
+        "instances": list(map(str, event.instances)),
+    }
 
 
 PARTIAL = 3
@@ -93,24 +121,71 @@ def exit_code_of(applied: Applied) -> int:
 
 def applied_text(applied: Applied, page: Page, *, elapsed: timedelta) -> str:
     """What was changed, what was not, and the command that goes on."""
-    return _whole(applied, elapsed) if applied.is_whole else _partial(applied, page)
+    return _whole(applied, page, elapsed) if applied.is_whole else _partial(applied, page)
 
 
-def _whole(applied: Applied, elapsed: timedelta) -> str:
+def is_left_undone(applied: Applied) -> bool:
+    """Whether another apply has something to do."""
+    return any(one.status is not Status.DONE for one in applied.processes)
+
+
+def summary_record(applied: Applied) -> dict[str, object]:
+    """The last line of a stream; processes are counted by how they ended, once for each wave."""
+    ended = [one.status for one in applied.processes]
+    return {
+        "type": "summary",
+        "exit_code": exit_code_of(applied),
+        "approved": applied.approved,
+        "operation": applied.operation,
+        "serial": applied.serial,
+        "fingerprint": applied.planned.plan.fingerprint,
+        **{status.value.replace("-", "_"): ended.count(status) for status in Status if status is not Status.STARTED},
+        "run_again": is_left_undone(applied),
+    }
+
+
+def left_out_text(plan: Plan, scope: Scope, page: Page) -> str:
+    """Before a part of a plan is applied: what is not."""
+    if scope.is_everything:
+        return ""
+    left = {step.process for step in plan.steps if not scope.holds(step.id.instance)}
+    done = {step.process for step in plan.steps if scope.holds(step.id.instance)}
+    asked = [
+        f"{what} {', '.join(sorted(names))}"
+        for what, names in (("hosts", scope.hosts), ("services", scope.services))
+        if names is not None
+    ]
+    text = f"Only {' and '.join(asked)}: {counted(len(done), 'process', 'processes')} now, {len(left)} left out."
+    return "\n".join(["", *wrapped(escaped(text), width=page.width, first="", rest="  ")]) + "\n"
+
+
+def _left_out(applied: Applied, page: Page) -> list[str]:
+    left = sorted({str(one.process) for one in applied.processes if one.status is Status.LEFT_OUT})
+    if not left:
+        return []
+    names = escaped(listed(left, width=page.width * 2))
+    return wrapped(f"Left for the next apply: {names}.", width=page.width, first="", rest="  ")
+
+
+def _whole(applied: Applied, page: Page, elapsed: timedelta) -> str:
     plan = applied.planned.plan
+    done = {instance for one in applied.processes if one.status is Status.DONE for instance in one.instances}
+    left = _left_out(applied, page)
+    certificates = [one for one in plan.certificates if not left or one.id.instance in done]
     made = (
         (len(plan.moves), "renamed host"),
         (len(plan.renames), "renamed service"),
         (len(plan.abandonments), "abandoned host"),
         (len(plan.authorities), "CA"),
-        (len(plan.certificates), "certificate"),
+        (len(certificates), "certificate"),
     )
+    processes = {one.process for one in applied.processes if one.status is Status.DONE}
     parts = (
         *(counted(number, what) for number, what in made if number),
-        counted(len({one.process for one in applied.processes}), "process", "processes"),
+        counted(len(processes), "process", "processes"),
         "0 failures",
     )
-    return f"Applied in {took(elapsed)}: {', '.join(parts)}.\nNext: mtlsctl verify\n"
+    return "\n".join([f"Applied in {took(elapsed)}: {', '.join(parts)}.", *left, "Next: mtlsctl verify"]) + "\n"
 
 
 def _partial(applied: Applied, page: Page) -> str:
@@ -128,6 +203,7 @@ def _partial(applied: Applied, page: Page) -> str:
     lines = wrapped(sentence, width=page.width, first="", rest="  ")
     lines += [line for one in (*failures, *awaiting) for line in _failure(one, page)]
     lines += [line for one in waiting for line in _blocked(one, page)]
+    lines += _left_out(applied, page)
     again = [] if any(one.help for one in (*failures, *awaiting)) else ["Run again: mtlsctl apply"]
     return "\n".join([*lines, *again]) + "\n"
 
@@ -170,20 +246,7 @@ def applied_document(applied: Applied) -> dict[str, object]:
         "serial": applied.serial,
         "fingerprint": applied.planned.plan.fingerprint,
         "exit_code": code,
-        "run_again": code == PARTIAL,
-        "processes": [
-            {
-                "host": one.process.host,
-                "process": one.process.name,
-                "wave": str(one.wave),
-                "status": one.status.value,
-                "code": one.code or None,
-                "message": one.message,
-                "notes": list(one.notes),
-                "help": one.help,
-                "instances": list(map(str, one.instances)),
-            }
-            for one in applied.processes
-        ],
+        "run_again": is_left_undone(applied),
+        "processes": [_process_record(one) for one in applied.processes],
         "diagnostics": [],
     }
