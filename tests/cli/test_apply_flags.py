@@ -83,18 +83,18 @@ def test_a_removed_service_can_still_be_asked_for(two: Estate) -> None:
 
 
 def test_a_failed_canary_stops_the_rest(two: Estate) -> None:
-    """In the plan's order `mail` comes first; a file stands where its folder has to be."""
-    folder = two.folder / "out2/etc/mtlsctl"
-    folder.mkdir(parents=True)
-    (folder / "mail").write_text("in the way")
+    """In the plan's order nginx comes first; somebody else wrote its file."""
+    pointer = two.folder / "out/etc/nginx/conf.d/mtlsctl.conf"
+    pointer.parent.mkdir(parents=True)
+    pointer.write_text("# mine\n")
     ran = two.run("apply", "--yes", "--batch", "1,100%", "-o", "json")
     assert 3 == ran.code
-    assert {"mail": "failed", "news": "blocked", "nginx": "blocked"} == {
+    assert {"nginx": "failed", "mail": "blocked", "news": "blocked"} == {
         one["process"]: one["status"] for one in ran.json["processes"]
     }
     assert "not begun: 1 failed, no more than 0 may" in {one["message"] for one in ran.json["processes"]}
     ran = two.run("apply", "--yes", "--max-fail", "1", "-o", "json")
-    assert {"mail": "failed", "news": "done", "nginx": "done"} == {
+    assert {"nginx": "failed", "mail": "done", "news": "done"} == {
         one["process"]: one["status"] for one in ran.json["processes"]
     }
 
