@@ -26,6 +26,7 @@ COMMANDS = (
     "verify",
     "status",
     "inspect",
+    "hosts",
     "show",
     "rollback",
     "state",

@@ -12,6 +12,7 @@ Examples:
   mtlsctl verify --embedded      prove the applied files with real handshakes
 
 Everyday:   init  validate  plan  apply  verify  status  inspect
+Hosts:      hosts list  hosts check  hosts trust
 State:      show  rollback  state  journal
 Tooling:    runtimes  schema  explain  completion
 

@@ -21,6 +21,7 @@ FILE_LIMIT=1048576
 KEY_LIMIT=65536
 ENTRY_LIMIT=2000
 SECONDS_FOR_A_PROGRAM=10
+CLOCK_LIMIT=300
 NOTHING=e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
 uid=$(id -u) || exit 3
 # Unless the greeting says otherwise, no verb gives away a key or what holds one.
@@ -835,7 +836,13 @@ lock() {
             is_file ./.lock || fail 'is not a regular file'
         fi
     ) || return 0
-    if ! command exec 9>>"$BASE/.lock"; then
+    # Certificates have a beginning and an end: nothing is done where the time is another one.
+    now=$(date +%s)
+    off=$((now - $(date -d "$3" +%s 2>/dev/null || echo "$now")))
+    if [ "${off#-}" -gt "$CLOCK_LIMIT" ]; then
+        case $off in -*) off="${off#-} s behind" ;; *) off="$off s ahead of" ;; esac
+        (refuse M4313 "its clock is $off the one here")
+    elif ! command exec 9>>"$BASE/.lock"; then
         (refuse M4101 "cannot lock $BASE/.lock: it cannot be written")
     elif ! flock -n 9; then
         exec 9>&-

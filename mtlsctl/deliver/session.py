@@ -56,6 +56,7 @@ _REFUSALS = frozenset(
         "M4308",
         "M4309",
         "M4312",
+        "M4313",
         "M4315",
     }  # what host.sh says
 )
@@ -66,6 +67,7 @@ _ADVICE = {
     "Disk quota exceeded": "free some space there, then run the same command again; nothing was switched",
     "Permission denied": "log in as root, or say `become: true` for this host and let its user use sudo",
     "Operation not permitted": "log in as root, or say `become: true` for this host and let its user use sudo",
+    "the one here": "set both clocks (timedatectl, chronyc), then run the same command again",
     "Read-only file system": "make the file system of that folder writable there, then run the same command again",
 }
 
