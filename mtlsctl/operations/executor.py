@@ -111,10 +111,14 @@ class Executor:
 
     def _finish_begun(self, schedule: Schedule, workers: Workers[list[Outcome]]) -> None:
         """What is under way on the hosts comes to its end and is told; a second interruption ends the waiting."""
-        if workers.are_busy:
-            self.report(Noticed(at=self.clock(), message=STOPPING))
-        while workers.are_busy:
-            self._take(schedule, workers)
+        try:
+            if workers.are_busy:
+                self.report(Noticed(at=self.clock(), message=STOPPING))
+            while workers.are_busy:
+                self._take(schedule, workers)
+        except (KeyboardInterrupt, Terminated):
+            workers.give_up()
+            raise
 
     def _take(self, schedule: Schedule, workers: Workers[list[Outcome]]) -> None:
         unit, outcomes = workers.next_done()

@@ -170,11 +170,12 @@ def _dependencies(units: Sequence[Unit]) -> tuple[list[set[int]], list[list[int]
 
 
 class Workers(Generic[R]):
-    """Threads that publish. Whoever leaves waits until they have finished what they have begun; nothing new begins."""
+    """Threads that publish. Whoever leaves waits until they have finished what they have begun, unless it gave up."""
 
     def __init__(self, threads: int) -> None:
         self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="host")
         self._running: dict[Future[R], Unit] = {}
+        self._is_given_up = False
 
     @property
     def are_busy(self) -> bool:
@@ -190,6 +191,10 @@ class Workers(Generic[R]):
         future = done.pop()
         return self._running.pop(future), future.result()
 
+    def give_up(self) -> None:
+        """Nobody waits any more; the threads end with what they talk to, or with the process."""
+        self._is_given_up = True
+
     def __enter__(self) -> Self:
         return self
 
@@ -197,6 +202,7 @@ class Workers(Generic[R]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            wait(self._running)
-        finally:  # also when this wait is interrupted: then nobody waits any more
+            if not self._is_given_up:
+                wait(self._running)
+        finally:  # also when this wait is interrupted
             self._pool.shutdown(wait=False, cancel_futures=True)

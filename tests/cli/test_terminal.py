@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
@@ -18,6 +18,14 @@ from mtlsctl.cli.terminal import plain_terminal
 
 if TYPE_CHECKING:
     from tests.cli.estate import Estate
+
+
+class HasFolder(Protocol):
+    """An estate of either kind."""
+
+    @property
+    def folder(self) -> Path: ...
+
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -59,7 +67,9 @@ def test_the_width_is_that_of_columns_within_reason(
     assert plain_terminal(color="auto", ascii=False).page.width == width
 
 
-def on_a_terminal(estate: Estate, answer: str, *arguments: str, **environ: str) -> tuple[int, str]:
+def on_a_terminal(
+    estate: HasFolder, answer: str, *arguments: str, question: str = "Apply these changes?", **environ: str
+) -> tuple[int, str]:
     """Run with a pseudo-terminal on all three streams and answer the question."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
@@ -73,13 +83,13 @@ def on_a_terminal(estate: Estate, answer: str, *arguments: str, **environ: str) 
         start_new_session=True,
     ) as process:
         os.close(theirs)
-        said = _conversation(ours, answer)
+        said = _conversation(ours, question, answer)
         code = process.wait(timeout=30)
     os.close(ours)
     return code, said.replace("\r\n", "\n")
 
 
-def _conversation(terminal: int, answer: str) -> str:
+def _conversation(terminal: int, question: str, answer: str) -> str:
     said, answered, end = "", False, time.monotonic() + 60
     while time.monotonic() < end:
         if select.select([terminal], [], [], 0.2)[0]:
@@ -90,7 +100,7 @@ def _conversation(terminal: int, answer: str) -> str:
             if not piece:
                 break
             said += piece.decode()
-        if "Apply these changes?" in said and not answered:
+        if question in said and not answered:
             os.write(terminal, answer.encode() + b"\n")
             answered = True
     return said
