@@ -108,7 +108,7 @@ def rollback(workspace: Workspace, wishes: RollbackWishes) -> RolledBack:
         store.lock(command="rollback", timeout_seconds=wishes.lock_timeout_seconds) as writer,
     ):
         hosts = hosts_of(inventory, writer.snapshot())
-        wishes.scope.check(inventory, hosts)
+        wishes.scope.check(inventory, writer.snapshot(), hosts)
         transports = {name: workspace.transport_to(one) for name, one in hosts.items() if wishes.scope.holds_host(name)}
         looked = look_at_hosts(writer, inventory, hosts, workspace.catalog, transports, workspace.clock)
         for noticed in looked.noticed:

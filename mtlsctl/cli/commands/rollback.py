@@ -25,30 +25,36 @@ def register(app: typer.Typer) -> None:
 def rollback(
     settings: Settings,
     *,
-    limit: Annotated[str | None, typer.Option("--limit", metavar="HOSTS", help="Only these hosts.")] = None,
-    target: Annotated[str | None, typer.Option("--target", metavar="SERVICES", help="Only these services.")] = None,
+    limit: Annotated[
+        list[str] | None, typer.Option("--limit", metavar="HOSTS", help="Only these hosts: web1,db*.")
+    ] = None,
+    target: Annotated[
+        list[str] | None, typer.Option("--target", metavar="SERVICES", help="Only these services: mail,pay*.")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Also when calls break that work now.")] = False,
 ) -> int:
     """Return to the releases that were live before the last apply. The inventory stays: the next apply goes forward."""
-    from mtlsctl.cli.commands.apply import Progress
+    from mtlsctl.cli.pace import scope_of
+    from mtlsctl.cli.progress import progress_of
     from mtlsctl.cli.views.document import json_text
     from mtlsctl.cli.views.rollback import rollback_document, rollback_text
     from mtlsctl.cli.wiring import open_workspace
-    from mtlsctl.operations.apply import Scope
     from mtlsctl.operations.rollback import RollbackWishes
     from mtlsctl.operations.rollback import rollback as run
 
     terminal = settings.terminal
     if not (yes or terminal.interactive):
         raise UsageError("nobody can be asked here, so nothing goes back", code="M9104", help="mtlsctl rollback --yes")
-    wishes = RollbackWishes(
-        scope=Scope(hosts=_names(limit), services=_names(target)),
-        approve=_Approval(settings, ask=not yes),
-        report=Progress(terminal),
-        force=force,
-    )
-    done = run(open_workspace(settings), wishes)
+    workspace = open_workspace(settings)
+    with progress_of(terminal, settings.format) as progress:
+        wishes = RollbackWishes(
+            scope=scope_of(limit or (), target or ()),
+            approve=_Approval(settings, ask=not yes),
+            report=progress,
+            force=force,
+        )
+        done = run(workspace, wishes)
     if settings.format == "json":
         terminal.result(json_text(rollback_document(done)))
     else:
@@ -60,10 +66,6 @@ def _exit_code(done: RolledBack) -> int:
     if not done.approved:
         return 1
     return 0 if done.is_whole else PARTIAL
-
-
-def _names(said: str | None) -> frozenset[str] | None:
-    return None if said is None else frozenset(filter(None, (one.strip() for one in said.split(","))))
 
 
 class _Approval:
