@@ -46,7 +46,6 @@ MEANINGS = MappingProxyType(
         "M1906": "A value in mtlsctl.yaml has not the form that it must have.",
         "M1907": "The project's inventory is reached through a symlink: it may lead out of the repository.",
         "M2201": "A certificate request asks for names that the inventory does not give; names come from there alone.",
-        "M4001": "Delivery over SSH is not built yet. Planning for hosts with an `address` works, applying does not.",
         "M4101": "A file or folder of a host could not be read or written: permissions, a full disk, a missing folder.",
         "M4102": "Something on the host is not what it should be (a symlink, a stranger's file); it was left alone.",
         "M4103": "The key that a release needs is not on its host.",
