@@ -11,8 +11,7 @@ Examples:
   mtlsctl apply                  plan, ask, apply
   mtlsctl verify --embedded      prove the applied files with real handshakes
 
-Everyday:   init  validate  plan  apply  verify  status  inspect
-Hosts:      hosts list  hosts check  hosts trust
+Everyday:   init  validate  plan  apply  verify  status  inspect  hosts
 State:      show  rollback  state  journal
 Tooling:    runtimes  schema  explain  completion
 

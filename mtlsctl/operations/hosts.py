@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from mtlsctl.operations.workspace import Workspace
 
 CLOCK_OFF = "M4313"
-NO_ROOM = "M4315"
 TOO_OLD = "M4316"
 PORT_TAKEN = "M4317"
 NOT_INSTALLED = "M4318"
+NO_ROOM = "M4319"
 
 CLOCK_WARN = timedelta(seconds=30)
 CLOCK_LIMIT = timedelta(seconds=300)

@@ -117,9 +117,9 @@ def test_a_clock_that_was_not_told_is_not_off() -> None:
     assert report(clock_off=None).is_fit
 
 
-@pytest.mark.parametrize(("mebibytes", "result"), [(101, []), (99, [("M4315", False)]), (9, [("M4315", True)])])
+@pytest.mark.parametrize(("mebibytes", "result"), [(101, []), (99, [("M4319", False)]), (9, [("M4319", True)])])
 def test_little_room_is_told_before_there_is_none(mebibytes: int, result: list[tuple[str, bool]]) -> None:
-    assert result == [each for each in found(report(free_bytes=mebibytes * 1024**2)) if each[0] == "M4315"]
+    assert result == [each for each in found(report(free_bytes=mebibytes * 1024**2)) if each[0] == "M4319"]
     assert report(free_bytes=None).is_fit
 
 
