@@ -160,6 +160,8 @@ _DOCUMENTS = (
     ("apply", "apply", "--yes", "-o", "json"),
     ("verify", "verify", "--embedded", "-o", "json"),
     ("inspect", "inspect", "inspected.pem", "-o", "json"),
+    ("hosts", "hosts", "list", "-o", "json"),
+    ("hosts-check", "hosts", "check", "-o", "json"),
     ("status", "status", "-o", "json"),
     ("show", "show", "-o", "json"),
     ("anchors", "show", "--anchors", "schedule", "-o", "json"),
