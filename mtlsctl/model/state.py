@@ -32,7 +32,8 @@ class State:
     `credentials` holds, of each instance, the live one and the newest; `sequences` the last number given out,
     also to a certificate that may have been signed and never came back. `pointers` are the SHA-256 of what each
     process's pointer was last seen to hold. `keys_missing` are instances whose host no longer holds their key.
-    `hosts` are all hosts that may still hold something of ours.
+    `hosts` are all hosts that may still hold something of ours. `programs` are versions by host and program, as
+    `hosts check` found them last; a host that it did not look at is not there.
     """
 
     lineage: str
@@ -48,6 +49,7 @@ class State:
     live: Mapping[InstanceId, Live] = field(default_factory=dict)
     pointers: Mapping[ProcessId, str] = field(default_factory=dict)
     hosts: Mapping[str, Host] = field(default_factory=dict)
+    programs: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     keys_missing: frozenset[InstanceId] = frozenset()
     interrupted: str | None = None
     """The operation that was begun and never ended, if any; the next apply looks at the hosts first."""

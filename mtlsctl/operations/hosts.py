@@ -5,16 +5,16 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtlsctl.errors import DeliveryError, StateError, UsageError
+from mtlsctl.errors import DeliveryError, StateError, StateLocked, UsageError
+from mtlsctl.model.program import found_as, is_older, too_old, version_text
 from mtlsctl.model.runtime import Check
 from mtlsctl.model.topology import Bind, DirectoryHost, SshHost
 from mtlsctl.operations.connections import FORKS, at_each
@@ -46,21 +46,7 @@ CLOCK_LIMIT = timedelta(seconds=300)
 ROOM_WARN, ROOM_LIMIT = 100 * 1024**2, 10 * 1024**2
 """Bytes. Three releases of a service take far less than one of these; a log that fills the disk does not."""
 
-LEAST_VERSIONS: Mapping[str, tuple[tuple[int, ...], str]] = {
-    "nginx": (
-        (1, 19, 4),
-        "it has no ssl_reject_handshake, so callers without a server name could get around a listener",
-    ),
-    "apache2": ((2, 4, 37), "it does not take all of it"),
-    "node": ((12,), "it speaks no TLS 1.3"),
-    "openssl": ((1, 1, 1), "it can neither make nor use all kinds of keys"),
-}
-"""By program or tool: what is rendered for it needs this version, and what an older one lacks."""
-
-_PROGRAMS = {"apache2": ("apache2", "httpd")}
-"""Under which names a program that is checked is found; else under its own."""
-
-_VERSION = re.compile(r"(?:^|[^0-9.])(\d{1,4}(?:\.\d{1,5}){1,3})")
+LEAST_OPENSSL = (1, 1, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +61,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessOutlook:
-    """What an apply will do about one process: `version` is of its program as the host tells it, "" when not there."""
+    """What an apply will do about one process: `version` is what its program says there, "" when it is not there."""
 
     name: str
     runtime: str
@@ -83,6 +69,7 @@ class ProcessOutlook:
     ports: tuple[int, ...]
     check: Check
     reload: Reload
+    program: str
     version: str = ""
 
 
@@ -116,13 +103,18 @@ def chosen(inventory: Inventory, patterns: Sequence[str]) -> dict[str, Host]:
 
 
 def check_hosts(workspace: Workspace, patterns: Sequence[str] = (), *, forks: int = FORKS) -> list[HostReport]:
-    """Ask every host what it is and has, side by side; changes nothing anywhere and takes no lock."""
+    """Ask every host what it is and has, side by side; changes nothing there and takes no lock there.
+
+    The versions that are found go into the state, where there is one, for plans to know.
+    """
     inventory = workspace.load().inventory
     hosts, state = chosen(inventory, patterns), _state(workspace, inventory)
     over_ssh = {name: host for name, host in hosts.items() if isinstance(host, SshHost)}
     with closing(workspace.connections):
         transports = {name: workspace.transport_to(host) for name, host in over_ssh.items()}
         facts, failed = at_each(transports, _facts, forks=forks)
+    if state is not None:
+        _remember(workspace, inventory, {name: _programs(one) for name, one in facts.items()})
     return [
         _report(host, inventory, state, workspace.runtimes, facts.get(name), failed.get(name))
         for name, host in hosts.items()
@@ -136,6 +128,20 @@ def _state(workspace: Workspace, inventory: Inventory) -> State | None:
             return store.snapshot()
     except StateError:
         return None
+
+
+def _programs(facts: HostFacts) -> dict[str, str]:
+    return {name: version_text(text) for name, text in facts.programs if version_text(text) != text}
+
+
+def _remember(workspace: Workspace, inventory: Inventory, found: Mapping[str, Mapping[str, str]]) -> None:
+    """Only what is new; while somebody else changes the state it is left to the next check."""
+    with workspace.store(inventory.name) as store:
+        known = store.snapshot().programs
+        new = {name: programs for name, programs in found.items() if known.get(name, {}) != programs}
+        if new:
+            with suppress(StateLocked), store.lock(command="hosts check", timeout_seconds=1) as writer:
+                writer.record_programs(new)
 
 
 def _facts(_: str, transport: Transport) -> HostFacts:
@@ -175,6 +181,7 @@ def _report(
 def _outlooks(
     host: str, inventory: Inventory, runtimes: Mapping[str, Runtime], facts: HostFacts | None
 ) -> Iterable[ProcessOutlook]:
+    programs = dict(facts.programs) if facts is not None else {}
     those: dict[str, list[InstanceId]] = {}
     for instance in inventory.instances():
         if instance.host == host:
@@ -190,13 +197,9 @@ def _outlooks(
             ports=tuple(sorted({door.port for one in services for door in one.listeners})),
             check=runtime.check,
             reload=runtime.reload,
-            version=_found(runtime.process, facts),
+            program=found[0] if (found := found_as(runtime.process, programs)) is not None else runtime.process,
+            version=found[1] if found is not None else "",
         )
-
-
-def _found(program: str, facts: HostFacts | None) -> str:
-    known = dict(facts.programs) if facts is not None else {}
-    return next((known[name] for name in _PROGRAMS.get(program, (program,)) if name in known), "")
 
 
 # --- what is wrong there --------------------------------------------------------------------------------------------
@@ -234,24 +237,20 @@ def _room(free: int | None) -> list[Finding]:
 
 
 def _versions(processes: Sequence[ProcessOutlook], facts: HostFacts) -> list[Finding]:
-    tools = {name: text for name, text in facts.tools if name in LEAST_VERSIONS}
-    programs = {one.runtime: one.version for one in processes if one.version}
-    named = {**tools, **{_program_of(runtime): text for runtime, text in programs.items()}}
+    programs = {one.program: one.version for one in processes if one.version}
+    old = {name: why for name, text in sorted(programs.items()) if (why := too_old(name, text)) is not None}
+    openssl = dict(facts.tools).get("openssl", "")
+    if is_older(openssl, LEAST_OPENSSL):
+        old["openssl"] = f"{version_text(openssl)}, and 1.1.1 is needed to make keys and requests"
     return [
         Finding(
             code=TOO_OLD,
-            message=f"{name} there is {version_text(text)}, and what is written for it needs"
-            f" {_dotted(LEAST_VERSIONS[name][0])}: {LEAST_VERSIONS[name][1]}",
+            message=f"{name} there is {why}",
             help=f"put a newer {name} there, or the service elsewhere",
             is_failure=True,
         )
-        for name, text in sorted(named.items())
-        if name in LEAST_VERSIONS and is_older(text, LEAST_VERSIONS[name][0])
+        for name, why in old.items()
     ]
-
-
-def _program_of(runtime: str) -> str:
-    return {"apache": "apache2"}.get(runtime, runtime)
 
 
 def _missing(processes: Sequence[ProcessOutlook]) -> list[Finding]:
@@ -259,7 +258,7 @@ def _missing(processes: Sequence[ProcessOutlook]) -> list[Finding]:
         Finding(
             code=NOT_INSTALLED,
             message=f"{one.name}: its program is not there, so what is written for it is not checked before the switch",
-            help=f"install {_program_of(one.runtime)} there if it is to run there and not in a container",
+            help=f"install {one.program} there if it is to run there and not in a container",
             is_failure=False,
         )
         for one in processes
@@ -321,22 +320,6 @@ def _not_writable(host: DirectoryHost) -> Finding:
         help="make it a folder of whoever runs mtlsctl",
         is_failure=True,
     )
-
-
-def version_text(text: str) -> str:
-    """The number in what a program says of its version, else all that it says."""
-    found = _VERSION.search(text)
-    return found[1] if found else text
-
-
-def is_older(text: str, least: tuple[int, ...]) -> bool:
-    """Whether a program says a version below `least`; what cannot be read is not held against it."""
-    found = _VERSION.search(text)
-    return found is not None and tuple(map(int, found[1].split("."))) < least
-
-
-def _dotted(version: tuple[int, ...]) -> str:
-    return ".".join(map(str, version))
 
 
 # --- whose key it shows ---------------------------------------------------------------------------------------------

@@ -46,6 +46,7 @@ from mtlsctl.planner.safety import (
     placement_risks,
     port_refusals,
     process_refusals,
+    program_refusals,
     restart_risks,
 )
 from mtlsctl.planner.shown import shown_findings, shown_risks
@@ -359,6 +360,7 @@ def _findings(scene: Scene, state: State, course: _Course) -> Iterator[Diagnosti
         yield from outside_findings(scene)
         yield from shown_findings(scene)
     yield from process_refusals(inventory, course.desired)
+    yield from program_refusals(inventory, state, runtimes)
     yield from name_refusals(inventory)
     yield from borne_name_refusals(inventory, state)
     yield from change_refusals(inventory, runtimes, live, course.desired)

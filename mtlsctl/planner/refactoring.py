@@ -242,6 +242,12 @@ def with_hosts_moved(state: State, places: Mapping[str, Host]) -> State:
         pointers={process.with_host_renamed(names): sha256 for process, sha256 in state.pointers.items()},
         hosts={name: host for name, host in state.hosts.items() if name not in names}
         | {host.name: host for host in places.values()},
+        programs={name: found for name, found in state.programs.items() if name not in names}
+        | {
+            new: {**state.programs.get(new, {}), **state.programs[old]}
+            for old, new in names.items()
+            if old in state.programs
+        },
         keys_missing=frozenset(one.with_host_renamed(names) for one in state.keys_missing),
     )
 

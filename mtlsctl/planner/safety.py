@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from mtlsctl.model.credential import SHARED
 from mtlsctl.model.diagnostic import Diagnostic, Severity
 from mtlsctl.model.plan import Op, Risk
+from mtlsctl.model.program import found_as, too_old
 from mtlsctl.model.topology import ANYBODY, Authorize, ClientCertificate, InstanceId, TrustModel
 from mtlsctl.model.trust import (
     NAME_BYTES_LIMIT,
@@ -46,6 +47,7 @@ MOVE_COLLIDES = "M2017"
 MOVE_ELSEWHERE = "M2018"
 NOTHING_LEFT = "M2019"
 OWN_PROGRAM = "M2040"
+PROGRAM_TOO_OLD = "M2042"
 NEW_PLACEMENT = "M2101"
 MOVED_FOLDER = "M2102"
 OPEN_TO_ANYBODY = "M2103"
@@ -71,6 +73,7 @@ MEANINGS = {
     MOVE_ELSEWHERE: "a host that is renamed stays where it is: keys do not move",
     NOTHING_LEFT: "an entry of `moved` or `removed` has nothing left to do",
     OWN_PROGRAM: "a service cannot be renamed whose program finds its files by the service's name",
+    PROGRAM_TOO_OLD: "a program on a host, as `hosts check` found it, does not know all that is written for it",
     HOST_GIVEN_UP: "a host is given up with keys that are good until their end",
     NEW_PLACEMENT: "a service's key goes to a host for the first time",
     MOVED_FOLDER: "a host's folder is another now",
@@ -396,6 +399,21 @@ def name_refusals(inventory: Inventory) -> Iterator[Diagnostic]:
                     f"`{name.value}` that common name",
                     span=service.span,
                     help="use a name with a dot in it: some programs would take the one for the other",
+                )
+
+
+def program_refusals(inventory: Inventory, state: State, runtimes: Mapping[str, Runtime]) -> Iterator[Diagnostic]:
+    """What `hosts check` found last cannot take what would be written for it."""
+    for service in inventory.services.values() if state.programs else ():
+        for host in service.hosts:
+            found = found_as(runtimes[service.runtime].process, state.programs.get(host, {}))
+            why = too_old(*found) if found is not None else None
+            if found is not None and why is not None:
+                yield Diagnostic(
+                    code=PROGRAM_TOO_OLD,
+                    message=f"`{service.name}` cannot be on {host}: {found[0]} there is {why}",
+                    span=service.span,
+                    help=f"put a newer one there, then: mtlsctl hosts check {host}",
                 )
 
 

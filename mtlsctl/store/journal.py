@@ -27,6 +27,7 @@ class Event(StrEnum):
     KEPT = "certificates kept"
     KEY_DESTROYED = "authority key destroyed"
     HOSTS = "hosts recorded"
+    PROGRAMS = "programs found"
     HOST_FORGOTTEN = "host forgotten"
     HOST_MOVED = "host moved"
     SERVICE_MOVED = "service moved"

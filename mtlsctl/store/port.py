@@ -179,6 +179,9 @@ class StateWriter(StateReader, Protocol):
     def record_hosts(self, hosts: Sequence[Host]) -> None:
         """Hosts that may hold something of ours from now on."""
 
+    def record_programs(self, found: Mapping[str, Mapping[str, str]]) -> None:
+        """Versions of programs, by host and program, in place of all that was on record of these hosts."""
+
     def forget_host(self, name: str) -> None:
         """A host that was cleaned: it holds no releases, no pointers and no keys any more."""
 

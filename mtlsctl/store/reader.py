@@ -68,6 +68,7 @@ class SqliteReader:
                     name: records.host_from_text(name, value)
                     for name, value in connection.execute("SELECT name, value FROM hosts ORDER BY name")
                 },
+                programs=_programs(connection),
                 keys_missing=frozenset(
                     InstanceId(*row)
                     for row in connection.execute("SELECT service, host FROM instances WHERE key_missing")
@@ -212,6 +213,13 @@ def _sequences(connection: sqlite3.Connection) -> dict[InstanceId, int]:
 def _leaf_ends(connection: sqlite3.Connection) -> dict[AuthorityId, datetime]:
     rows = connection.execute("SELECT service, generation, last FROM leaf_ends")
     return {AuthorityId(service, generation): records.time_from_text(last) for service, generation, last in rows}
+
+
+def _programs(connection: sqlite3.Connection) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for host, program, version in connection.execute("SELECT host, program, version FROM programs ORDER BY 1, 2"):
+        found.setdefault(host, {})[program] = version
+    return found
 
 
 def _pointers(connection: sqlite3.Connection) -> dict[ProcessId, str]:

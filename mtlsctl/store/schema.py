@@ -160,6 +160,12 @@ CREATE TABLE hosts (
     name TEXT PRIMARY KEY,
     value TEXT NOT NULL
 ) STRICT;
+CREATE TABLE programs (
+    host TEXT NOT NULL,
+    program TEXT NOT NULL,
+    version TEXT NOT NULL,
+    PRIMARY KEY (host, program)
+) STRICT;
 """
 """`switch_members.release` is NULL for an instance that the process no longer names.
 

@@ -277,6 +277,16 @@ class SqliteWriter(SqliteReader):
             )
             transaction.journal(Event.HOSTS, {"hosts": [host.name for host in hosts]})
 
+    def record_programs(self, found: Mapping[str, Mapping[str, str]]) -> None:
+        with self._writing() as transaction:
+            connection = transaction.connection
+            connection.executemany("DELETE FROM programs WHERE host = ?", [(host,) for host in found])
+            connection.executemany(
+                "INSERT INTO programs VALUES (?, ?, ?)",
+                [(host, *one) for host, programs in found.items() for one in programs.items()],
+            )
+            transaction.journal(Event.PROGRAMS, {"hosts": sorted(found)})
+
     def forget_host(self, name: str) -> None:
         with self._writing() as transaction:
             _drop_host(transaction.connection, name)
@@ -589,6 +599,7 @@ def _drop_host(connection: sqlite3.Connection, name: str) -> None:
     for table in ("live", "pointers", "switches"):
         connection.execute(f"DELETE FROM {table} WHERE host = ?", (name,))  # noqa: S608  our own names
     connection.execute("UPDATE instances SET key_missing = 1 WHERE host = ?", (name,))
+    connection.execute("DELETE FROM programs WHERE host = ?", (name,))
     connection.execute("DELETE FROM hosts WHERE name = ?", (name,))
 
 
@@ -609,6 +620,7 @@ def _rename_host(connection: sqlite3.Connection, old: str, host: Host) -> None:
     for table in _OF_A_HOST:
         connection.execute(f"UPDATE {table} SET host = ? WHERE host = ?", (host.name, old))  # noqa: S608  our own names
     connection.execute("UPDATE switch_members SET service_host = ? WHERE service_host = ?", (host.name, old))
+    connection.execute("UPDATE OR REPLACE programs SET host = ? WHERE host = ?", (host.name, old))
     connection.execute("DELETE FROM hosts WHERE name = ?", (old,))
     connection.execute(
         "INSERT INTO hosts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",

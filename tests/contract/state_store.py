@@ -494,6 +494,23 @@ class StateStoreContract:
         writer.record_hosts([moved])
         assert writer.snapshot().hosts == {"alpha": HOSTS[0], "beta": moved}
 
+    def test_programs_are_those_that_were_found_last(self, writer: StateWriter) -> None:
+        writer.record_programs({"alpha": {"nginx": "1.18.0", "node": "20.1.0"}, "beta": {"nginx": "1.22.1"}})
+        writer.record_programs({"alpha": {"nginx": "1.26.0"}})
+        assert writer.snapshot().programs == {"alpha": {"nginx": "1.26.0"}, "beta": {"nginx": "1.22.1"}}
+        writer.record_programs({"beta": {}})
+        assert writer.snapshot().programs == {"alpha": {"nginx": "1.26.0"}}
+        writer.forget_host("alpha")
+        assert writer.snapshot().programs == {}
+
+    def test_programs_of_a_host_that_is_moved_are_those_of_the_new_one(self, writer: StateWriter) -> None:
+        apply_once(writer)
+        writer.record_programs({"alpha": {"nginx": "1.18.0"}, "gamma": {"nginx": "1.2.0", "node": "20.1.0"}})
+        before, place = writer.snapshot(), replace(HOSTS[0], name="gamma")
+        writer.move_host("alpha", place)
+        assert with_hosts_moved(before, {"alpha": place}) == writer.snapshot()
+        assert writer.snapshot().programs == {"gamma": {"nginx": "1.18.0", "node": "20.1.0"}}
+
     def test_a_forgotten_host_takes_what_it_held_with_it(self, writer: StateWriter) -> None:
         apply_once(writer)
         writer.forget_host("alpha")

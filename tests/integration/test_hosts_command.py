@@ -174,6 +174,12 @@ def test_a_program_that_is_too_old_and_a_port_that_is_taken_are_found(estate: Es
     old, taken = report(ran, "web1")["findings"]
     assert "nginx there is 1.18.0" in old["message"]
     assert ("error", "warning") == (old["severity"], taken["severity"])
+    ran = estate.run("plan")
+    assert 7 == ran.code
+    assert "error[M2042]: `schedule` cannot be on web1: nginx there is 1.18.0" in ran.err
+    program.unlink()
+    estate.good("hosts", "check", "web1")  # looks again
+    estate.good("plan")
 
 
 def test_a_name_that_is_no_host_is_wrong_usage(estate: Estate) -> None:

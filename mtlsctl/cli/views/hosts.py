@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from mtlsctl import __version__
 from mtlsctl.cli.views.page import Tone, columns, counted, escaped, wrapped
+from mtlsctl.model.program import version_text
 from mtlsctl.model.runtime import Check, Reload
 from mtlsctl.model.topology import DirectoryHost
-from mtlsctl.operations.hosts import version_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -11,8 +11,9 @@ from mtlsctl.cli.views.hosts import check_document, check_text, hosts_text, plac
 from mtlsctl.cli.views.page import Page
 from mtlsctl.deliver.facts import HostFacts
 from mtlsctl.errors import DeliveryError, UsageError
+from mtlsctl.model.program import is_older, version_text
 from mtlsctl.model.topology import Bind, SshHost
-from mtlsctl.operations.hosts import HostReport, _report, chosen, is_older, version_text
+from mtlsctl.operations.hosts import HostReport, _report, chosen
 from tests.support.estates import applied, door, estate, host, service
 from tests.support.runtimes import RUNTIMES
 

@@ -69,6 +69,36 @@ def test_a_host_whose_folder_moved_is_shown_first() -> None:
     assert ("M2102", True) == (risk.code, "stays there" in risk.summary)
 
 
+# --- what was found on hosts ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("programs", "refused"),
+    [
+        ({}, []),
+        ({"h1": {"nginx": "1.19.3"}}, ["M2042"]),
+        ({"h1": {"nginx": "1.19.4"}}, []),
+        ({"h2": {"nginx": "1.19.3"}}, []),
+        ({"h1": {"node": "8.0.0"}}, []),
+        ({"h1": {"nginx": "nobody knows"}}, []),
+    ],
+)
+def test_a_program_that_was_found_too_old_is_refused_where_it_is(
+    programs: dict[str, dict[str, str]], refused: list[str]
+) -> None:
+    plan = make_plan(estate(service("mail")), replace(new_state(), programs=programs), RUNTIMES, NOW)
+    assert refused == codes(plan)
+
+
+def test_what_is_refused_says_which_version_is_needed_and_how_to_look_again() -> None:
+    state = replace(new_state(), programs={"h1": {"nginx": "1.18.0"}})
+    (refusal,) = make_plan(estate(service("mail")), state, RUNTIMES, NOW).refusals
+    assert "`mail` cannot be on h1: nginx there is 1.18.0" in refusal.message
+    assert "1.19.4" in refusal.message
+    assert refusal.help is not None
+    assert refusal.help.endswith("mtlsctl hosts check h1")
+
+
 # --- what a runtime can enforce -------------------------------------------------------------------------------------
 
 CALENDAR = estate(service("schedule", door("mail")), service("mail"))
