@@ -25,7 +25,7 @@ from tests.integration.peers import LET_IN, PROGRAMS, TURNED_AWAY, UNREACHABLE, 
 from tests.integration.repository import make_estate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tests.integration.repository import Estate, Inventory
 
@@ -104,16 +104,14 @@ class Stage:
     # --- callers
 
     def call(
-        self, caller: str, callee: str = "schedule", *, at: str = "web2", pose: tuple[str, str] | None = None
+        self, caller: str, callee: str = "schedule", *, at: str = "web2", pose: str = "", more: Sequence[str] = ()
     ) -> Shown:
-        """curl on the caller's host with the file that lies there; `pose` is (host, service) whose leaf it shows."""
+        """curl on the caller's host with the file that lies there; it shows the leaf of `pose`, if that is given."""
         config = f"{BASE}/{caller}/current/{callee}.curlrc"
-        more: list[str] = []
-        if pose is not None:
-            folder = f"{BASE}/{pose[1]}/current"
-            more = ["--cert", f"{folder}/tls.crt", "--key", f"{folder}/tls.key"]
+        folder = f"{BASE}/{pose}/current"
+        shows = ["--cert", f"{folder}/tls.crt", "--key", f"{folder}/tls.key"] if pose else []
         name = f"{callee}.calendar.internal"
-        argv = ["curl", "-q", "-s", "-S", "--max-time", "10", "-K", config, *more, "-w", "\n%{http_code}"]
+        argv = ["curl", "-q", "-s", "-S", "--max-time", "10", "-K", config, *shows, *more, "-w", "\n%{http_code}"]
         done = self[at].run(*argv, f"https://{name}:{self.port}/")
         if done.returncode in {6, 7, 28}:
             return Shown(UNREACHABLE, done.stderr)
