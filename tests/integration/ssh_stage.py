@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shlex
 import signal
 import socket
 import ssl
@@ -25,7 +24,7 @@ from tests.integration.peers import LET_IN, PROGRAMS, TURNED_AWAY, UNREACHABLE, 
 from tests.integration.repository import make_estate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from tests.integration.repository import Estate, Inventory
 
@@ -361,17 +360,54 @@ def at(failpoint: str, action: Callable[[], None]) -> Iterator[list[str]]:
         yield reached
 
 
+class Flow:
+    """One connection through a wire."""
+
+    def __init__(self, wire: Wire, here: socket.socket, there: socket.socket) -> None:
+        self.wire, self.ends = wire, (here, there)
+        self.is_held = False
+        for one in self.ends:
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        pairs = (self.ends, self.ends[::-1])
+        self.threads = [threading.Thread(target=self._carry, args=pair, daemon=True) for pair in pairs]
+        for thread in self.threads:
+            thread.start()
+
+    def _carry(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if source is self.ends[0]:
+                    data = self.wire.count(data)
+                if not self.is_held:
+                    target.sendall(data)
+        if not self.is_held:
+            self.end()
+
+    def end(self) -> None:
+        for one in self.ends:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self.end()
+        for thread in self.threads:
+            thread.join()
+        for one in self.ends:
+            one.close()
+
+
 class Wire:
     """A way to a host's sshd that a test can cut, or hold up without telling either side."""
 
     def __init__(self, stage: Stage, name: str) -> None:
-        self.stage, self.to = stage, stage[name]
+        self.to = stage[name]
         self.port = free_port(self.to.address)
-        self._open: list[socket.socket] = []
-        self._flows = threading.Event()
-        self._flows.set()
-        self.sent_there = 0
+        self.sent = 0
         self.cut_after: int | None = None
+        self._flows: list[Flow] = []
+        self._listener: socket.socket | None = None
+        self._alone = threading.Lock()
+        self._is_silent = False
         with stage.fleet.known_hosts.open("a") as file:
             file.write(f"[{self.to.address}]:{self.port} {self.to.host_key().text}\n")
 
@@ -381,69 +417,55 @@ class Wire:
 
     def __exit__(self, *_: object) -> None:
         self.down()
+        for flow in self._flows:
+            flow.close()
 
     def mend(self) -> None:
-        """Connections are taken and everything flows."""
-        self._flows.set()
-        self.cut_after = None
-        self._listener = socket.create_server((self.to.address, self.port))
-        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+        """New connections are taken and flow; what was held up before is so for ever."""
+        with self._alone:
+            self.cut_after, self._is_silent = None, False
+            if self._listener is None:
+                self._listener = socket.create_server((self.to.address, self.port))
+                threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
     def _accept(self, listener: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while True:
                 here, _ = listener.accept()
-                there = socket.create_connection((self.to.address, self.to.port))
-                self._open += [here, there]
-                for one in (here, there):
-                    one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                threading.Thread(target=self._carry, args=(here, there, True), daemon=True).start()
-                threading.Thread(target=self._carry, args=(there, here, False), daemon=True).start()
+                flow = Flow(self, here, socket.create_connection((self.to.address, self.to.port)))
+                flow.is_held = self._is_silent
+                self._flows.append(flow)
 
-    def _carry(self, source: socket.socket, target: socket.socket, there: bool) -> None:  # noqa: FBT001
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                self._flows.wait()
-                if there and self.cut_after is not None:
-                    data = data[: max(0, self.cut_after)]
-                    self.cut_after -= len(data)
-                target.sendall(data)
-                if there and self.cut_after is not None and self.cut_after <= 0:
-                    self.down()
-                self.sent_there += len(data) if there else 0
-        for one in (source, target):
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+    def count(self, data: bytes) -> bytes:
+        """What of it goes on to the host."""
+        if self.cut_after is not None and self.sent + len(data) > self.cut_after:
+            data = data[: max(0, self.cut_after - self.sent)]
+            threading.Timer(0.05, self.down).start()
+        self.sent += len(data)
+        return data
 
     def cut(self) -> None:
         """Every connection is gone; new ones are taken."""
-        for one in self._open:
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-        for one in self._open:
-            one.close()
-        self._open.clear()
+        for flow in self._flows:
+            if not flow.is_held:
+                flow.end()
 
     def down(self) -> None:
         """Every connection is gone, and nobody answers any more."""
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._flows.set()
+        with self._alone:
+            if self._listener is not None:
+                with contextlib.suppress(OSError):
+                    self._listener.shutdown(socket.SHUT_RDWR)
+                self._listener.close()
+                self._listener = None
+            self.cut_after = None
         self.cut()
 
-    def hold(self) -> None:
+    def hold(self, *, new_ones_too: bool = True) -> None:
         """Nothing arrives any more, on either side, and nobody is told."""
-        self._flows.clear()
-
-
-def inventory_host(wire: Wire, words: Mapping[str, Any]) -> dict[str, Any]:
-    """The host behind the wire."""
-    return {**words, "port": wire.port}
-
-
-def quoted(*words: str) -> str:
-    return shlex.join(words)
+        self._is_silent = new_ones_too
+        for flow in self._flows:
+            flow.is_held = True
 
 
 __all__ = ["LET_IN", "TURNED_AWAY", "UNREACHABLE"]
