@@ -228,16 +228,17 @@ _TEMPORARY = "\n".join(
 class HostNginx(Program):
     """The nginx of a host, with its own /etc/nginx/nginx.conf."""
 
-    def __init__(self, host: Sshd, *, include: bool = True) -> None:
+    def __init__(self, host: Sshd) -> None:
         self.host = host
         on(host, "mkdir -p /etc/nginx/conf.d && rm -f /etc/nginx/conf.d/*")
-        self.include_ours(wanted=include)
+        self.include()
         argv = ["nsenter", "--mount", f"--target={host.pid}", "--", find_peer("nginx"), "-g", "daemon off;"]
         super().__init__(f"nginx of {host.host}", argv, host.folder / "nginx.out")
 
-    def include_ours(self, *, wanted: bool = True) -> None:
-        included = "include /etc/nginx/conf.d/*.conf;" if wanted else ""
-        self.host.path("/etc/nginx/nginx.conf").write_text(NGINX_MAIN.format(temporary=_TEMPORARY, included=included))
+    def include(self, files: str = "/etc/nginx/conf.d/*.conf") -> None:
+        """What its main file includes: ours and whatever lies beside it, unless the test says otherwise."""
+        text = NGINX_MAIN.format(temporary=_TEMPORARY, included=f"include {files};")
+        self.host.path("/etc/nginx/nginx.conf").write_text(text)
 
     def await_places(self) -> None:
         until(lambda: self.pid_file.exists() and self.pid_file.read_text().strip() == str(self.process.pid))
@@ -344,7 +345,7 @@ def until(holds: Callable[[], bool], *, seconds: float = 10.0) -> None:
 
 
 @contextlib.contextmanager
-def at(failpoint: str, action: Callable[[], None]) -> Iterator[list[str]]:
+def at(failpoint: str, action: Callable[[], object]) -> Iterator[list[str]]:
     """Do something when an apply in this process gets to a place; gives what it got to."""
     reached: list[str] = []
     lock = threading.Lock()

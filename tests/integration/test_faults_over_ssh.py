@@ -53,6 +53,7 @@ def nginx(running: HostNginx) -> Iterator[HostNginx]:
     yield running
     os.kill(running.process.pid, signal.SIGCONT)
     running.mend()
+    running.include()
 
 
 @pytest.fixture
@@ -130,8 +131,8 @@ def test_a_host_that_is_down_blocks_what_waits_for_it_and_nothing_else(stage: St
 
 
 BEFORE = ["certificate.signing", "stage.renamed", "stage.checked"]
-BETWEEN = ["switch.intended", "switch.renamed", "switch.reloaded"]
-AFTER = ["switch.settled", "switch.recorded", "prune.deleted"]
+BETWEEN = ["switch.intended", "switch.renamed"]
+AFTER = ["switch.reloaded", "switch.settled", "switch.recorded", "prune.deleted"]
 
 
 @pytest.mark.usefixtures("nginx")
@@ -276,14 +277,14 @@ def test_a_read_only_file_system_fails_its_host_before_anything_is_switched(stag
     estate = stage.estate()
     on(stage["web1"], f"mkdir -p {BASE} && mount -t tmpfs -o ro,mode=0755 tmpfs {BASE}")
     ran = estate.run("apply", "--yes")
-    failed(ran, 3, "M4101", "Read-only file system")
+    failed(ran, 3, "M4101", "cannot")
     assert not stage["web1"].path(NGINX_POINTER).exists()
     on(stage["web1"], f"umount {BASE}")
     converges(estate, stage)
 
 
 @pytest.mark.usefixtures("nginx")
-@pytest.mark.parametrize("pages", [3, 5, 8, 10])
+@pytest.mark.parametrize("pages", [1, 2, 3, 5])
 def test_a_full_disk_fails_its_host_and_leaves_what_was_served(stage: Stage, pages: int) -> None:
     inventory = stage.inventory()
     estate = stage.estate(inventory)
@@ -361,15 +362,16 @@ def test_a_server_that_does_not_read_our_file_is_found_out_by_what_it_serves(sta
     estate = stage.estate()
     estate.good("apply", "--yes")
     before = stage.served()
-    nginx.include_ours(wanted=False)
-    on(stage["web1"], f"cp -r $(dirname {current_on(stage)}) /run/host/copy && sed 's#include .*releases/[0-9a-f]*/#include /run/host/copy/'$(basename {current_on(stage)})'/#' {NGINX_POINTER} >/etc/nginx/old.conf")
-    text = stage["web1"].path("/etc/nginx/nginx.conf").read_text()
-    stage["web1"].path("/etc/nginx/nginx.conf").write_text(text.replace("access_log off;", "access_log off; include /etc/nginx/old.conf;"))
+    own = "/run/host/own"
+    replaced = f"s#{current_on(stage)}#{own}#g"
+    on(stage["web1"], f"cp -r {current_on(stage)} {own} && sed -i '{replaced}' {own}/nginx.conf")
+    on(stage["web1"], f"sed '{replaced}' {NGINX_POINTER} >{own}/main.conf")
+    nginx.include(f"{own}/main.conf")
     estate.write(changed(stage.inventory()))
     ran = estate.run("apply", "--yes")
     failed(ran, 3, "M4204", "rolled back")
     assert stage.served() == before == leaf_on(stage["web1"], "schedule")
-    nginx.include_ours()
+    nginx.include()
     converges(estate, stage)
 
 
@@ -382,9 +384,9 @@ def test_a_way_back_that_fails_too_is_said_to_be_degraded(stage: Stage, nginx: H
     estate.good("apply", "--yes")
     estate.write(changed(stage.inventory()))
     nginx.spoil()
-    folder = os.path.dirname(NGINX_POINTER)
-    lock_it = lambda: on(stage["web1"], f"mount --bind {folder} {folder} && mount -o remount,ro,bind {folder}")  # noqa: E731
-    with at("switch.renamed", lambda: (lock_it(), None)[1]):
+    folder = NGINX_POINTER.rpartition("/")[0]
+    freeze = f"mount --bind {folder} {folder} && mount -o remount,ro,bind {folder}"
+    with at("switch.renamed", partial(on, stage["web1"], freeze)):
         ran = estate.run("apply", "--yes")
     failed(ran, 3, "M4108", "degraded", f"web1:{NGINX_POINTER}", "Read-only file system")
     on(stage["web1"], f"umount {folder}")
@@ -425,7 +427,7 @@ def test_a_pointer_that_is_edited_during_an_apply_is_not_overwritten(stage: Stag
     pointer = stage["web1"].path(NGINX_POINTER)
     whole = pointer.read_bytes()
     estate.write(changed(stage.inventory()))
-    with at("stage.checked", lambda: None if pointer.write_bytes(whole + b"# by hand\n") else None):
+    with at("stage.checked", partial(pointer.write_bytes, whole + b"# by hand\n")):
         ran = estate.run("apply", "--yes")
     edited = pointer.read_bytes() == whole + b"# by hand\n"
     failed(ran, 3, "M4105")
