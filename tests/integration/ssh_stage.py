@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import re
@@ -83,9 +84,7 @@ class Stage:
                 "schedule": {
                     "runtime": "nginx",
                     "hosts": ["web1"],
-                    "listeners": [
-                        {"name": "main", "port": self.port, "bind": "host", "callers": ["mail", "social"]}
-                    ],
+                    "listeners": [{"name": "main", "port": self.port, "bind": "host", "callers": ["mail", "social"]}],
                 },
                 "mail": {"runtime": "curl", "hosts": ["web2"]},
                 "social": {"runtime": "node", "hosts": ["web2"]},
@@ -204,6 +203,24 @@ def prove(estate: Estate) -> None:
     estate.good("state", "check")
     again = estate.good("apply", "--yes")
     assert again.out.startswith("Nothing to change."), again
+
+
+# --- secrets --------------------------------------------------------------------------------------------------------
+
+
+def shapes_of(pem: bytes) -> list[bytes]:
+    """How a key may look on its way: PEM, DER, either in base64 at any alignment, the number alone, hexadecimal."""
+    key = serialization.load_pem_private_key(pem, None)
+    whole = key.private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    number = key.private_numbers().private_value.to_bytes(32)  # type: ignore[union-attr]
+    body = b"".join(pem.splitlines()[1:-1])
+    shapes = [body[:60], whole, number, number.hex().encode(), number[::-1]]
+    for padding in range(3):
+        shapes.append(base64.b64encode(b"\0" * padding + number)[4:-4])
+        shapes.append(base64.b64encode(b"\0" * padding + pem)[8:-8])
+    return shapes
 
 
 # --- programs of a host ---------------------------------------------------------------------------------------------

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import subprocess
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-
 import mtlsctl.deliver.dial
 from tests.conftest import find_peer
 from tests.integration.fleet import needs_a_fleet
@@ -27,6 +24,7 @@ from tests.integration.ssh_stage import (
     leaf_on,
     on,
     prove,
+    shapes_of,
 )
 
 if TYPE_CHECKING:
@@ -172,21 +170,6 @@ def test_declared_callers_get_in_and_others_do_not(stage: Stage, model: str, key
 
 def keys_of(host: Sshd) -> list[bytes]:
     return [path.read_bytes() for path in host.path(BASE).glob("*/keys/*.key")]
-
-
-def shapes_of(pem: bytes) -> list[bytes]:
-    """How a key may look on its way: PEM, DER, either in base64 at any alignment, the number alone, hexadecimal."""
-    key = serialization.load_pem_private_key(pem, None)
-    whole = key.private_bytes(
-        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    number = key.private_numbers().private_value.to_bytes(32)  # type: ignore[union-attr]
-    body = b"".join(pem.splitlines()[1:-1])
-    shapes = [body[:60], whole, number, number.hex().encode(), number[::-1]]
-    for padding in range(3):
-        shapes.append(base64.b64encode(b"\0" * padding + number)[4:-4])
-        shapes.append(base64.b64encode(b"\0" * padding + pem)[8:-8])
-    return shapes
 
 
 class Heard:

@@ -437,7 +437,17 @@ def test_a_pointer_that_is_edited_during_an_apply_is_not_overwritten(stage: Stag
 
 
 @pytest.mark.usefixtures("nginx")
-@pytest.mark.parametrize("damage", ["echo '# by hand' >>$R/nginx.conf", "rm $R/tls.crt", "rm -r $R", "chmod 644 $R/tls.key", "cp /etc/hostname $R/more", "rm -r $(dirname $R)/../keys"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "echo '# by hand' >>$R/nginx.conf",
+        "rm $R/tls.crt",
+        "rm -r $R",
+        "chmod 644 $R/tls.key",
+        "cp /etc/hostname $R/more",
+        "rm -r $(dirname $R)/../keys",
+    ],
+)
 def test_what_was_altered_or_lost_on_a_host_is_made_anew(stage: Stage, damage: str) -> None:
     estate = stage.estate()
     estate.good("apply", "--yes")
