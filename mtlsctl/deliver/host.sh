@@ -77,6 +77,16 @@ attempt() {
     said=$("$@" 2>&1) || fail "$said"
 }
 
+# produce FILE PROGRAM...: openssl does not always say so when there is no room for what it writes.
+produce() {
+    product=$1
+    shift
+    said=$("$@" 2>&1) && [ -s "$product" ] && return 0
+    said=${said:-nothing came of it}
+    tried=$({ head -c 4096 /dev/zero >"$product.room"; } 2>&1) || said=$tried
+    fail "$said"
+}
+
 # receive_into FILE BYTES: a new file with that much of the request. All of it is read, whatever becomes of the file.
 receive_into() {
     rest=$((rest - $2))
@@ -349,10 +359,12 @@ verb_request_key() {
     attempt rm -rf -- ./new.partial
     begun=$what/new.partial
     attempt mkdir -- ./new.partial
-    attempt openssl genpkey -algorithm $made -out ./new.partial/key
-    said=$(printf '[req]\ndistinguished_name = name\nprompt = no\n[name]\nCN = %s\n' "$3" 2>&1 >./new.partial/cnf) ||
-        fail "$said"
-    attempt openssl req -new -config ./new.partial/cnf -key ./new.partial/key -outform DER -out ./new.partial/request
+    produce ./new.partial/key openssl genpkey -algorithm $made -out ./new.partial/key
+    # Through a program, which says why it could not write: for dash all is an I/O error.
+    said=$({ printf '[req]\ndistinguished_name = name\nprompt = no\n[name]\nCN = %s\n' "$3" |
+        cat >./new.partial/cnf; } 2>&1) || fail "$said"
+    produce ./new.partial/request openssl req -new -config ./new.partial/cnf -key ./new.partial/key -outform DER \
+        -out ./new.partial/request
     spki=$(spki_of ./new.partial/key)
     is_spki "$spki"
     request=$(base64 -w 0 ./new.partial/request)
@@ -383,7 +395,7 @@ verb_sign_with_key() {
         ;;
     *) set -- dgst -sha256 -sign "./$2.key" -out ./sign.partial/signature ./sign.partial/signed ;;
     esac
-    attempt openssl "$@"
+    produce ./sign.partial/signature openssl "$@"
     signature=$(base64 -w 0 ./sign.partial/signature)
     attempt rm -rf -- ./sign.partial
     begun=
@@ -813,7 +825,7 @@ verb_claim() {
     if ! there ./.lineage; then
         attempt rm -f -- ./.lineage.partial
         begun=$BASE/.lineage.partial
-        said=$({ printf '%s\n' "$1" >./.lineage.partial; } 2>&1) || fail "$said"
+        said=$({ printf '%s\n' "$1" | cat >./.lineage.partial; } 2>&1) || fail "$said"
         attempt chmod 644 -- ./.lineage.partial
         attempt sync -- ./.lineage.partial
         # A hard link is made or refused, whole or not at all; a rename would take it from whoever was quicker.
@@ -825,6 +837,11 @@ verb_claim() {
     is_file ./.lineage || fail 'is not a regular file'
     owner=$(head -c 200 ./.lineage)
     [ "$owner" = "$1" ] || refuse M4111 "$owner"
+}
+
+# What stands in the lock: lineage, holder, since when, the holder's mark, and PID:START of the shell that holds it.
+verb_holder() {
+    answer "$(head -c 1000 "$BASE/.lock" 2>/dev/null)"
 }
 
 # In the shell itself, not below it: the lock is held as long as its descriptor is open, which is until the end.
@@ -843,15 +860,35 @@ lock() {
         case $off in -*) off="${off#-} s behind" ;; *) off="$off s ahead of" ;; esac
         (refuse M4313 "its clock is $off the one here")
     elif ! command exec 9>>"$BASE/.lock"; then
-        (refuse M4101 "cannot lock $BASE/.lock: it cannot be written")
-    elif ! flock -n 9; then
+        (
+            doing=lock what=$BASE/.lock
+            said=$({ : >>"$BASE/.lock"; } 2>&1)
+            fail "${said:-it cannot be written}"
+        )
+    elif ! flock -n 9 && ! evict "$5"; then
         exec 9>&-
-        (refuse M4312 "$(head -c 1000 "$BASE/.lock")")
+        (refuse M4312 "$(head -n 3 "$BASE/.lock" | head -c 1000)")
     else
-        printf '%s\n%s\n%s\n' "$1" "$2" "$3" >|"$BASE/.lock"
+        printf '%s\n%s\n%s\n%s\n%s:%s\n' "$1" "$2" "$3" "$4" "$$" "$(started $$)" >|"$BASE/.lock"
         printf 'O\n' >&4
     fi
 }
+
+# evict PID:START: end a shell whose controller has ended without its noticing. Who asks knows that it has.
+evict() {
+    [ "$1" != - ] && [ "$1" = "$(sed -n 5p "$BASE/.lock")" ] || return 1
+    case ${1%%:*} in '' | 0* | 1 | *[!0-9]*) return 1 ;; esac
+    [ "$(started "${1%%:*}")" != "${1#*:}" ] || end_tree "${1%%:*}"
+    flock -w 5 9
+}
+
+end_tree() (
+    those=$(children "$1")
+    kill -9 "$1" 2>/dev/null
+    for one in $those; do
+        end_tree "${one%:*}"
+    done
+)
 
 fact() {
     value=${2%%"$NL"*}
@@ -1409,7 +1446,7 @@ while IFS= read -r line <&3; do
         continue
         ;;
     hello) [ $# -eq 2 ] && keeps=$2 || exit 3 ;;
-    claim | facts | sockets | \
+    claim | holder | facts | sockets | \
         has_key | expect_key | read_key | borrow_key | put_key | delete_keys_except | request_key | sign_with_key | \
         carry | stage | has_release | list_release | read_release | releases | delete_releases | delete_service | \
         read_pointer | switch_file | switch_current | remove_pointer | \

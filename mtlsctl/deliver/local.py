@@ -91,6 +91,9 @@ class LocalTransport:
     def close(self) -> None:
         """See `Transport.close`."""
 
+    def reconnect(self) -> None:
+        """See `Transport.reconnect`; a folder is always there."""
+
     def shown(self, path: str) -> str:
         """See `Transport.shown`."""
         return self._tree.shown(path)

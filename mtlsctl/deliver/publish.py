@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 RELOAD_REFUSED = frozenset({"M4202", "M4203"})
 """Codes of a process that was not signalled, or was and kept what it had."""
 
+_NOT_HEARD = "M43"
+"""How the codes begin that say that a host could not be asked, or did not answer."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Switch:
@@ -82,7 +85,9 @@ def publish(transport: Transport, switch: Switch, verbs: Verbs, journal: SwitchJ
 
     Raises what a step before the switch raised (nothing was switched), DeliveryError M4105 when the pointer was
     edited since, M4107 when it was put back, M4108 when even that failed. An error of `journal.switched` comes
-    through as it is: the host is right, and the open switch is settled by looking at it.
+    through as it is: the host is right, and the open switch is settled by looking at it. So is the one of a host that
+    does not answer any more: it is dialled once more to see what became of the switch, and when that is in vain, the
+    code M43xx is what comes out and the switch stays open.
     """
     steps, notes = ["staged"], []
     _stage(transport, switch, verbs)
@@ -151,6 +156,8 @@ def _put_back(
     """Give why nothing was reloaded, if that is so."""
     note = None
     try:
+        if _is_unheard(cause):
+            transport.reconnect()
         if transport.read_pointer(switch.pointer_path) != previous:
             _point(transport, previous, switch.pointer_path)
             reach("back.renamed")
@@ -159,6 +166,8 @@ def _put_back(
             if note is None:
                 verbs.settle_back()
     except Exception as error:
+        if _is_unheard(error):
+            raise _unknown(switch, cause, error) from error
         raise _degraded(switch, transport.shown(switch.pointer_path), cause, error) from error
     journal.switched_back()
     reach("back.recorded")
@@ -186,6 +195,23 @@ def _rolled_back(switch: Switch, cause: Exception, note: str | None) -> Delivery
         code=known.code if known else "M4107",
         notes=known.notes if known else (),
         help=known.help if known else "run the same command again",
+    )
+
+
+def _is_unheard(error: Exception) -> bool:
+    """Whether the host could not be asked, or its answer did not come: what was asked for may be done or not."""
+    return isinstance(error, MtlsctlError) and error.code.startswith(_NOT_HEARD)
+
+
+def _unknown(switch: Switch, cause: Exception, error: Exception) -> DeliveryError:
+    """One of the two releases is served, both are whole, and which one is found out by whoever looks next."""
+    notes = [f"the switch: {cause}"] if str(cause) != str(error) else []
+    notes += [f"looking at it again: {error}"]
+    return DeliveryError(
+        f"{switch.process}: the host does not answer any more; whether it serves the old or the new is not known",
+        code=error.code if isinstance(error, MtlsctlError) and not _is_unheard(cause) else getattr(cause, "code", ""),
+        notes=tuple(notes),
+        help="run the same command again: it looks at the host and goes on from there",
     )
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from mtlsctl.deliver import apache, places, tree
 from mtlsctl.deliver.facts import parse_facts
+from mtlsctl.deliver.holder import drop_mark, has_ended, take_mark
 from mtlsctl.deliver.layout import CurrentPointer, FilePointer, Observed
 from mtlsctl.deliver.process import Ran, is_only_bind_refused, raise_unless_good, shown_lines
 from mtlsctl.deliver.session import Request, open_session
@@ -61,6 +62,10 @@ _MODE = re.compile(r"[0-7]{3,4}")
 _FILE = re.compile(r"file ([0-7]{3,4})")
 _STATUS = re.compile(r"(test|start|modules) ([0-9]{1,3})")
 _UNKNOWN = "0" * 64
+LOCKED = "M4312"
+_HOLDER_LINES = 5
+_SHELL = re.compile(r"[1-9][0-9]{0,9}:[0-9]{1,20}")
+_NOBODY = "-"
 
 
 class RemoteTransport:
@@ -77,6 +82,7 @@ class RemoteTransport:
         self._session: Session | None = None
         self._failure: DeliveryError | None = None
         self._lineage: str | None = None
+        self._mark: str | None = None
 
     @property
     def keeper(self) -> RemoteTransport | None:
@@ -133,6 +139,7 @@ class RemoteTransport:
 
     def close(self) -> None:
         """End the connection, and with it the lock."""
+        self._drop_lock()
         if self._session is not None:
             self._session.close()
             self._session = None
@@ -149,14 +156,33 @@ class RemoteTransport:
 
     def lock(self, lineage: str) -> None:
         """See `Transport.lock`: a lock of the operating system there, so it ends with the connection at the latest."""
-        words = (lineage, _holder(), datetime.now(UTC).isoformat(timespec="seconds"))
+        self._drop_lock()
+        self._mark = take_mark()
+        words = (lineage, _holder(), datetime.now(UTC).isoformat(timespec="seconds"), self._mark)
         try:
-            self._ask("lock", *words)
+            self._ask("lock", *words, _NOBODY)
         except DeliveryError as error:
-            if error.code != "M4312":
+            if error.code != LOCKED:
                 raise
-            raise StateLocked(error.message, code=error.code, notes=error.notes, help=error.help) from None
+            try:
+                self._ask("lock", *words, self._left_behind(lineage))
+            except DeliveryError as again:
+                if again.code != LOCKED:
+                    raise
+                raise StateLocked(error.message, code=error.code, notes=error.notes, help=error.help) from None
         self._lineage = lineage
+
+    def _left_behind(self, lineage: str) -> str:
+        """The shell there that holds the lock for a run of this machine that has ended, as host.sh calls it."""
+        lines = _text(_frames(self._ask("holder"), 1)[0]).splitlines()
+        if len(lines) != _HOLDER_LINES or lines[0] != lineage or not has_ended(lines[3]):
+            return _NOBODY
+        return lines[4] if _SHELL.fullmatch(lines[4]) else _NOBODY
+
+    def _drop_lock(self) -> None:
+        if self._mark is not None:
+            drop_mark(self._mark)
+            self._mark = None
 
     def facts(self) -> HostFacts:
         """What the host says of itself: for people, and for the checks of `hosts check`."""

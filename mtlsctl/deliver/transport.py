@@ -45,6 +45,9 @@ class Transport(Protocol):
     def close(self) -> None:
         """Let go of the host, and of the lock on it."""
 
+    def reconnect(self) -> None:
+        """Be there again, with the lock, after a connection was lost; once, and raises as the first verb would."""
+
     def shown(self, path: str) -> str:
         """A path of the host as a person finds it from here."""
 
