@@ -37,9 +37,9 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(Path(__file__).parent), str(ROOT)]
 
-from paired import Run, median, median_ratio, run
+from paired import Run, median, median_ratio, run  # noqa: E402
 
-from tests.integration.fleet import Fleet, why_not
+from tests.integration.fleet import Fleet, why_not  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -292,7 +292,7 @@ def measure(bench: Bench, names: list[str], count: int) -> Seen:
             tool.begin()
             for kind, once in tool.runs().items():
                 seen[kind].setdefault(tool.name, []).append(once())
-            if not (tool.name == "floor"):
+            if tool.name != "floor":
                 bench.empty()
     return seen
 

@@ -929,7 +929,11 @@ try() {
     said=${said%"$NL"*}
 }
 
+# What it was tried in is gone by the time that it is said.
 answer_tried() {
+    trap - EXIT
+    [ -z "$begun" ] || { cd / && rm -rf -- "$begun"; }
+    begun=
     answer "$1 $status"
     answer "$said"
 }

@@ -7,7 +7,6 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, assert_never
 
 from mtlsctl.deliver.layout import key_file, pointer_sha256, release_folder
-from mtlsctl.operations.releases import pointer_path
 from mtlsctl.planner.lifecycle import newest_credentials
 from mtlsctl.store.port import SwitchRecord
 
@@ -20,6 +19,11 @@ if TYPE_CHECKING:
     from mtlsctl.model.state import Live, State
     from mtlsctl.model.topology import InstanceId, Inventory, ProcessId
     from mtlsctl.store.port import StateWriter
+
+
+def pointer_path(runtime: Runtime, process: ProcessId) -> str:
+    """Where the pointer of a process lies on its host."""
+    return runtime.pointer_path.replace("{service}", process.name)
 
 
 class DriftKind(StrEnum):

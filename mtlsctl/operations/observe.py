@@ -9,7 +9,6 @@ from mtlsctl.model.release import OLD_NAMES
 from mtlsctl.model.topology import DirectoryHost
 from mtlsctl.operations.connections import at_each
 from mtlsctl.operations.drift import DriftKind, judge, question_for, record
-from mtlsctl.operations.interrupted import settle_interrupted
 from mtlsctl.operations.progress import Noticed
 
 if TYPE_CHECKING:
@@ -55,8 +54,12 @@ def look_at_hosts(
     lineage = writer.snapshot().lineage
     _, unreachable = at_each(transports, lambda _, transport: transport.lock(lineage))
     within = {name: transport for name, transport in transports.items() if name not in unreachable}
-    messages, unsettled = settle_interrupted(writer, hosts, catalog, within)
-    unreachable |= unsettled
+    messages: list[str] = []
+    if writer.open_switches():
+        from mtlsctl.operations.interrupted import settle_interrupted  # noqa: PLC0415  it can render and read back
+
+        messages, unsettled = settle_interrupted(writer, hosts, catalog, within)
+        unreachable |= unsettled
     state = writer.snapshot()
     runtimes = {name: folder.runtime for name, folder in catalog.items()}
 

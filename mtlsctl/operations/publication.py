@@ -12,7 +12,8 @@ from mtlsctl.failpoints import reach
 from mtlsctl.model.release import FileFact, HeldFile, Receipt
 from mtlsctl.model.runtime import ProcessScope, Reload, reload_of
 from mtlsctl.model.topology import DirectoryHost
-from mtlsctl.operations.releases import make_pointer, pointer_path
+from mtlsctl.operations.drift import pointer_path
+from mtlsctl.operations.releases import make_pointer
 from mtlsctl.operations.settle import served_by
 from mtlsctl.operations.stores import Passwords, assemble
 from mtlsctl.pki import codes

@@ -1,9 +1,9 @@
 """The job for pyinfra: certificates in this process, four files to each host, nginx -t, reload."""
 
-import os
 import sys
+from pathlib import Path
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 from issue import OUT  # made once for each process
 from pyinfra import host
 from pyinfra.operations import files, server
