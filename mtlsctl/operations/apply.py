@@ -200,7 +200,7 @@ class _Run:
         try:
             run = run._refactored() if is_refactoring else run  # noqa: SLF001  the same run, in the names of after
             events = run._issue_and_publish()  # noqa: SLF001
-            run._tidy(run._hosts_to_tidy(everywhere=is_left_undone))  # noqa: SLF001
+            run._tidy(run._hosts_to_tidy(everywhere=is_left_undone), is_left_undone=is_left_undone)  # noqa: SLF001
         except BaseException:
             self.writer.close_operation(Outcome.FAILED)
             raise
@@ -291,7 +291,7 @@ class _Run:
         if self._is_left_undone():
             self._claim(self._hosts_to_tidy(everywhere=True))
             self.writer.open_operation("apply")
-            self._tidy(self._hosts_to_tidy(everywhere=True))
+            self._tidy(self._hosts_to_tidy(everywhere=True), is_left_undone=True)
             self.writer.close_operation(Outcome.DONE)
         return Applied(
             planned=self.planned,
@@ -393,8 +393,11 @@ class _Run:
             if one.id.instance == instance
         )
 
-    def _tidy(self, names: Iterable[str]) -> None:
-        """Destroy keys of CAs that have ended, forget hosts that hold nothing, prune what no pointer names."""
+    def _tidy(self, names: Iterable[str], *, is_left_undone: bool) -> None:
+        """Destroy keys of CAs that have ended, forget hosts that hold nothing, prune what no pointer names.
+
+        Where nothing lay before there is nothing to prune, unless an operation ended early.
+        """
         for change in self.planned.plan.authority_changes:
             if change.op is Op.REMOVE:
                 self.writer.destroy_authority_key(change.id)
@@ -405,7 +408,8 @@ class _Run:
             instance for instance in state.live if self._is_asked_for(instance) and self._was_asked_for(instance)
         )
         previous = previous_releases(self.writer.journal())
-        _, failed = at_each(transports, lambda name, transport: _prune(transport, state, name, owners, previous))
+        old = state.live.keys() if is_left_undone else state.live.keys() & self.planned.state.sequences.keys()
+        _, failed = at_each(transports, lambda name, transport: _prune(transport, state, name, old, owners, previous))
         for name, error in failed.items():
             if isinstance(self.hosts[name], DirectoryHost):
                 raise error
@@ -422,22 +426,24 @@ def _prune(
     transport: Transport,
     state: State,
     host: str,
+    old: AbstractSet[InstanceId],
     owners: AbstractSet[InstanceId],
     previous: Mapping[InstanceId, str],
 ) -> None:
-    """Keep the live release, the one that a rollback returns to and the newest others, three in all; and needed keys.
+    """Of `old` instances keep the live release, the one to roll back to, the newest others, three in all; needed keys.
 
     Of instances whose keys are their `owners`' every key is kept: one may lie there before its request is declared.
     """
     for instance, live in state.live.items():
         if instance.host != host:
             continue
-        held = transport.releases(instance.service)
-        first = [one for one in (live.receipt.release, previous.get(instance)) if one in held]
-        kept = [*first, *(one for one in reversed(held) if one not in first)][:RELEASES_KEPT]
-        transport.delete_releases(instance.service, [one for one in held if one not in kept])
-        if instance not in owners:
-            transport.delete_keys_except(instance.service, _needed_keys(state, instance))
+        if instance in old:
+            held = transport.releases(instance.service)
+            first = [one for one in (live.receipt.release, previous.get(instance)) if one in held]
+            kept = [*first, *(one for one in reversed(held) if one not in first)][:RELEASES_KEPT]
+            transport.delete_releases(instance.service, [one for one in held if one not in kept])
+            if instance not in owners:
+                transport.delete_keys_except(instance.service, _needed_keys(state, instance))
         reach("prune.deleted")
 
 

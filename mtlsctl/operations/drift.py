@@ -72,13 +72,14 @@ class HostQuestion:
     keys: Mapping[InstanceId, str]
     """The public half (SHA-256) of each key that is to be there, live or not yet."""
 
-    def ask(self, transport: Transport) -> Observed:
-        """Raises DeliveryError."""
+    def ask(self, transport: Transport, *, lock_for: str | None = None) -> Observed:
+        """Raises DeliveryError; with `lock_for`, a lineage, the host is locked first, and StateLocked is possible."""
         lives = [(one, live) for _, those in self.processes.values() for one, live in those.items()]
         return transport.observe(
             pointers=[path for path, _ in self.processes.values()],
             releases=[(one.service, live.receipt.release) for one, live in lives],
             keys=[(one.service, spki) for one, spki in self.keys.items()],
+            lock_for=lock_for,
         )
 
 

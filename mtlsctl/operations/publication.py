@@ -140,9 +140,8 @@ class Publication:
             pointer = make_pointer(folder, process, list(members.values()))
             staged = [self._assembled(one, transport) for one in releases]
             inspection = self._inspection(process, releases, staged, {})
-            for one in staged:
-                transport.stage(one)
-                inspection.inspect(one.service, one.release, transport.read_release(one.service, one.release))
+            for one, files in zip(staged, transport.stage_and_read(staged), strict=True):
+                inspection.inspect(one.service, one.release, files)
             if pointer is not None:
                 transport.check(folder.runtime.check, pointer)
         except MtlsctlError:
