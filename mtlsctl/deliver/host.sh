@@ -22,8 +22,7 @@ KEY_LIMIT=65536
 ENTRY_LIMIT=2000
 SECONDS_FOR_A_PROGRAM=10
 NOTHING=e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
-# Of the program that says so; one that is not of GNU says nothing.
-uid=$(stat --printf=%u /proc/self 2>/dev/null)
+uid=$(id -u) || exit 3
 # Unless the greeting says otherwise, no verb gives away a key or what holds one.
 keeps=keep
 
@@ -830,7 +829,10 @@ verb_hello() {
         command -v "$tool" >/dev/null 2>&1 || missing="$missing $tool"
     done
     [ -z "$missing" ] || refuse M4308 "missing there:$missing"
-    case $uid in '' | *[!0-9]*) refuse M4308 "missing there: GNU coreutils" ;; esac
+    case $(stat --version 2>&1) in
+    *coreutils*) ;;
+    *) refuse M4308 "missing there: GNU coreutils" ;;
+    esac
     answer "1 $uid"
 }
 
