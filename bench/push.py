@@ -39,7 +39,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(ROOT)]
 
 from paired import Run, median, median_ratio, run  # noqa: E402
 
-from tests.integration.fleet import Fleet, why_not  # noqa: E402
+from tests.integration.fleet import Fleet, free_port, why_not  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from tests.integration.fleet import Sshd
 
 PEERS = Path(__file__).parent / "peers"
-PORT = 8443
 JOBS = "16"
 VENVS = {"ansible": "ansible-core==2.19.14", "pyinfra": "pyinfra==3.10.0"}
 
@@ -85,6 +84,7 @@ class Bench:
     folder: Path
     fleet: Fleet
     hosts: list[Sshd]
+    ports: list[int]
     venvs: Path
     forks: int | None
     env: Mapping[str, str] = field(default_factory=dict)
@@ -116,7 +116,9 @@ def make_bench(stack: ExitStack, count: int, venvs: Path, forks: int | None) -> 
     hosts = [fleet.start(f"host{number}", own=("/var/log/nginx",)) for number in range(count)]
     fleet.configure("\n".join(_block(host) for host in hosts))
     _everywhere(hosts, START, NGINX)
-    (folder / "hosts").write_text("".join(f"{host.host} {host.address}\n" for host in hosts))
+    ports = [free_port(host.address) for host in hosts]
+    places = zip(hosts, ports, strict=True)
+    (folder / "hosts").write_text("".join(f"{host.host} {host.address}:{port}\n" for host, port in places))
     env = {
         **os.environ,
         **fleet.environment(),
@@ -128,7 +130,7 @@ def make_bench(stack: ExitStack, count: int, venvs: Path, forks: int | None) -> 
         "LC_ALL": "C.UTF-8",
     }
     env.pop("SSH_AUTH_SOCK", None)
-    return Bench(folder=folder, fleet=fleet, hosts=hosts, venvs=venvs, forks=forks, env=env)
+    return Bench(folder=folder, fleet=fleet, hosts=hosts, ports=ports, venvs=venvs, forks=forks, env=env)
 
 
 def _block(host: Sshd) -> str:
@@ -151,7 +153,7 @@ def inventory(bench: Bench, *, with_edge: bool) -> str:
     for number, host in enumerate(bench.hosts):
         callers = {(number - 1) % count} | ({count // 2} if with_edge and number == 0 else set())
         lines.append(f"  svc{number}:")
-        lines.append(f"    runtime: nginx\n    hosts: [{host.host}]\n    listen: {PORT}\n    bind: host")
+        lines.append(f"    runtime: nginx\n    hosts: [{host.host}]\n    listen: {bench.ports[number]}\n    bind: host")
         lines.append(f"    callers: [{', '.join(f'svc{one}' for one in sorted(callers - {number}))}]")
     return "\n".join(lines) + "\n"
 
@@ -223,7 +225,8 @@ class Command:
 class Ansible(Command):
     def begin(self) -> None:
         super().begin()
-        hosts = "".join(f"{host.host} ansible_host={host.address}\n" for host in self.bench.hosts)
+        places = zip(self.bench.hosts, self.bench.ports, strict=True)
+        hosts = "".join(f"{one.host} ansible_host={one.address} place={one.address}:{port}\n" for one, port in places)
         (self.bench.folder / "ansible.ini").write_text(f"[fleet]\n{hosts}")
         self.env = {
             **self.env,

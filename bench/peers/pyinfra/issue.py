@@ -36,7 +36,7 @@ def issue() -> None:
     authority = ec.generate_private_key(ec.SECP256R1())
     certificate = started("bench CA", "bench CA", authority.public_key(), 1825).sign(authority, hashes.SHA256())
     for line in Path(os.environ["HOSTS"]).read_text().splitlines():
-        name, address = line.split()
+        name, place = line.split()
         own = OUT / name
         own.mkdir(parents=True)
         key = ec.generate_private_key(ec.SECP256R1())
@@ -54,7 +54,7 @@ def issue() -> None:
         write(own / "tls.key", secret)
         write(own / "tls.crt", leaf.public_bytes(pem))
         write(own / "ca.crt", certificate.public_bytes(pem))
-        write(own / "nginx.conf", TEMPLATE.replace("@NAME@", name).replace("@ADDRESS@", address).encode())
+        write(own / "nginx.conf", TEMPLATE.replace("@NAME@", name).replace("@PLACE@", place).encode())
 
 
 if not OUT.exists():

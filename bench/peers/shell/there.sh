@@ -1,5 +1,5 @@
 #!/bin/sh
-# there.sh NAME ADDRESS: key and request made there, signed here; two connections.
+# there.sh NAME PLACE: key and request made there, signed here; two connections.
 set -eu
 here=$(dirname "$0")
 own=$OUT/$1
@@ -11,7 +11,7 @@ ssh -F "$SSH_CONFIG" "$1" "set -e; umask 077; mkdir -p /etc/bench; openssl req -
 openssl x509 -req -in "$own/request" -copy_extensions copy -CA "$OUT/ca.crt" -CAkey "$OUT/ca.key" -days 90 \
   -out "$own/tls.crt" 2>/dev/null
 cp "$OUT/ca.crt" "$own/ca.crt"
-sed -e "s|@NAME@|$1|" -e "s|@ADDRESS@|$2|" "$here/../nginx.conf.tmpl" >"$own/nginx.conf"
+sed -e "s|@NAME@|$1|" -e "s|@PLACE@|$2|" "$here/../nginx.conf.tmpl" >"$own/nginx.conf"
 tar -C "$own" -cf - tls.crt ca.crt nginx.conf | ssh -F "$SSH_CONFIG" "$1" '
   set -e; umask 077; tar -xf - -C /etc/bench --no-same-owner
   cp /etc/bench/nginx.conf /etc/nginx/conf.d/bench.conf; nginx -t -q; nginx -s reload'
