@@ -44,6 +44,7 @@ bench: $(VENV)/.test  ## the benchmarks: medians of paired runs
 	$(BIN)/python bench/startup.py
 	$(BIN)/python bench/issue.py
 	$(BIN)/python bench/plan.py
+	$(BIN)/python bench/push.py
 
 docs: $(VENV)/.app  ## the generated reference pages
 	$(BIN)/python scripts/inventory_reference.py

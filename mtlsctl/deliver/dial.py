@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mtlsctl.deliver import known_hosts
@@ -9,6 +11,7 @@ from mtlsctl.deliver.reach import OPENSSH, SshOptions, reach_host
 from mtlsctl.errors import DeliveryError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from mtlsctl.deliver.channel import Channel, Dialler
@@ -24,8 +27,8 @@ def dialler(host: SshHost, options: SshOptions) -> Dialler:
             from mtlsctl.deliver import openssh  # noqa: PLC0415  one of the two is enough
 
             return openssh.dial(host, command, options=options)
-        from mtlsctl.deliver import ssh  # noqa: PLC0415  paramiko takes ten times as long to import as a plan does
-
+        with _without_invoke():
+            from mtlsctl.deliver import ssh  # noqa: PLC0415  paramiko takes longer to import than a plan
         return ssh.dial(host, command, options=options)
 
     return dial
@@ -33,8 +36,8 @@ def dialler(host: SshHost, options: SshOptions) -> Dialler:
 
 def shown_key(host: SshHost, options: SshOptions) -> HostKey:
     """The key that a host shows just now, for a person to compare; nobody logs in. Raises DeliveryError."""
-    from mtlsctl.deliver import ssh  # noqa: PLC0415  see above
-
+    with _without_invoke():
+        from mtlsctl.deliver import ssh  # noqa: PLC0415  see above
     return ssh.scan(host, options=options)
 
 
@@ -55,3 +58,19 @@ def trust(host: SshHost, key: HostKey, options: SshOptions) -> tuple[Path, bool]
         return reach.user_known_hosts[0], False
     path = reach.user_known_hosts[0]
     return path, known_hosts.record(path, reach.known_as[0], key, is_hashed=reach.hash_known_hosts)
+
+
+@contextmanager
+def _without_invoke() -> Iterator[None]:
+    """Paramiko takes `invoke` along if it is there, and with that asyncio: more than half of the time it takes.
+
+    That is for a directive that its own parser of ssh_config knows, which is not used here.
+    """
+    is_left_out = "invoke" not in sys.modules and f"{__package__}.ssh" not in sys.modules
+    if is_left_out:
+        sys.modules["invoke"] = None  # type: ignore[assignment]  # importing it fails, which paramiko allows for
+    try:
+        yield
+    finally:
+        if is_left_out:
+            sys.modules.pop("invoke", None)

@@ -87,6 +87,11 @@ produce() {
     fail "$said"
 }
 
+# Most of the time nothing is there, and then nothing is started to find that out.
+clear_away() {
+    ! there "$1" || attempt rm -rf -- "$1"
+}
+
 # receive_into FILE BYTES: a new file with that much of the request. All of it is read, whatever becomes of the file.
 receive_into() {
     rest=$((rest - $2))
@@ -165,7 +170,7 @@ ours() {
 
 # enter MAKE PATH: go there and follow no symlink. Gives 1 when it is not there and MAKE is not `make`.
 enter() {
-    if cd -P -- "$2" 2>/dev/null && [ "$(pwd -P)" = "$2" ]; then
+    if cd -P -- "$2" 2>/dev/null && [ "$PWD" = "$2" ]; then
         all_ours "$2"
     else
         walk "$1" "$2"
@@ -208,8 +213,7 @@ walk() {
         if [ -L "./$part" ] || [ ! -d "./$part" ]; then
             refuse M4102 "$at is a symlink or not a folder; nothing was followed"
         fi
-        attempt cd -P -- "./$part"
-        cd -P -- "./$part" || exit 3
+        cd -P -- "./$part" 2>/dev/null || attempt cd -P -- "./$part"
         case $at/ in
         "$BASE"/*)
             said=$(stat -c '%u %a' . 2>&1) || fail "$said"
@@ -217,12 +221,11 @@ walk() {
             ;;
         esac
     done
-    [ "$(pwd -P)" = "$2" ] || refuse M4102 "$2 is behind a symlink; nothing was followed"
+    [ "$PWD" = "$2" ] || refuse M4102 "$2 is behind a symlink; nothing was followed"
 }
 
 make_folder() {
-    if said=$(mkdir -- "./$1" 2>&1); then
-        attempt chmod "$2" -- "./$1"
+    if said=$(mkdir -m "$2" -- "./$1" 2>&1); then
         attempt sync -- "./$1" .
     else
         [ -d "./$1" ] || fail "$said"
@@ -274,7 +277,7 @@ verb_put_key() {
     doing='write the key'
     enter make "$BASE/$1/keys"
     ! is_file "./$2.key" || return 0
-    attempt rm -f -- "./$2.key.partial"
+    clear_away "./$2.key.partial"
     begun=$BASE/$1/keys/$2.key.partial
     receive_into "./$2.key.partial" "$rest"
     attempt sync -- "./$2.key.partial"
@@ -350,24 +353,35 @@ verb_request_key() {
     case $3 in '' | [!A-Za-z0-9]* | *[!A-Za-z0-9.@_-]*) refuse M4102 "'$3' is not a common name of ours" ;; esac
     [ "${#3}" -le 64 ] || refuse M4102 "'$3' is not a common name of ours"
     case $2 in
-    ecdsa-p256) made='EC -pkeyopt ec_paramgen_curve:P-256 -pkeyopt ec_param_enc:named_curve' ;;
-    ed25519) made=ED25519 ;;
-    rsa-2048 | rsa-3072 | rsa-4096) made="RSA -pkeyopt rsa_keygen_bits:${2#rsa-}" ;;
+    ecdsa-p256) made='ec -pkeyopt ec_paramgen_curve:P-256 -pkeyopt ec_param_enc:named_curve' ;;
+    ed25519) made=ed25519 ;;
+    rsa-2048 | rsa-3072 | rsa-4096) made="rsa:${2#rsa-}" ;;
     *) refuse M4102 "'$2' is not a kind of key" ;;
     esac
     enter make "$what"
-    attempt rm -rf -- ./new.partial
+    clear_away ./new.partial
     begun=$what/new.partial
     attempt mkdir -- ./new.partial
-    produce ./new.partial/key openssl genpkey -algorithm $made -out ./new.partial/key
     # Through a program, which says why it could not write: for dash all is an I/O error.
     said=$({ printf '[req]\ndistinguished_name = name\nprompt = no\n[name]\nCN = %s\n' "$3" |
         cat >./new.partial/cnf; } 2>&1) || fail "$said"
-    produce ./new.partial/request openssl req -new -config ./new.partial/cnf -key ./new.partial/key -outform DER \
-        -out ./new.partial/request
-    spki=$(spki_of ./new.partial/key)
-    is_spki "$spki"
-    request=$(base64 -w 0 ./new.partial/request)
+    # Starting openssl is most of the work, so one does it all: the key, and its public half and the request as text.
+    produce ./new.partial/public openssl req -new -newkey $made -nodes -config ./new.partial/cnf -keyout ./new.partial/key -pubkey \
+        -out ./new.partial/public
+    half=
+    request=
+    part=
+    while read -r line; do
+        case $line in
+        '-----BEGIN PUBLIC KEY-----') part=half ;;
+        '-----BEGIN CERTIFICATE REQUEST-----') part=request ;;
+        -----*) part= ;;
+        *) case $part in half) half=$half$line ;; request) request=$request$line ;; esac ;;
+        esac
+    done <./new.partial/public
+    spki=$(printf '%s' "$half" | base64 -d | sha256sum)
+    spki=${spki%% *}
+    [ "$spki" != "$NOTHING" ] && is_hex "$spki" 64 || fail 'openssl said nothing about the key'
     attempt chmod 600 -- ./new.partial/key
     attempt sync -- ./new.partial/key
     attempt mv -fT -- ./new.partial/key "./$spki.key"
@@ -382,7 +396,7 @@ verb_sign_with_key() {
     keys_of "$1" "$2"
     doing='sign with the key'
     enter - "$BASE/$1/keys" && is_file "./$2.key" || key_gone "$what"
-    attempt rm -rf -- ./sign.partial
+    clear_away ./sign.partial
     begun=$BASE/$1/keys/sign.partial
     attempt mkdir -- ./sign.partial
     receive_into ./sign.partial/signed "$rest"
@@ -458,7 +472,7 @@ verb_releases() {
 
 # away FOLDER: a rename first, so that nothing is ever half there under its name.
 away() {
-    attempt rm -rf -- "./$1.$2"
+    clear_away "./$1.$2"
     ! there "./$1" || attempt mv -fT -- "./$1" "./$1.$2"
 }
 
@@ -523,12 +537,13 @@ verb_stage() {
     fi
     what=$BASE/$service/releases/$release.partial
     enter make "$BASE/$service/releases"
-    attempt rm -rf -- "./$release.partial"
+    clear_away "./$release.partial"
     begun=$what
     attempt mkdir -- "./$release.partial"
     cd -P -- "./$release.partial" || fail 'it went away'
     fill "$@"
-    holds "$@" || refuse M4101 "cannot $doing $what: it does not hold what was sent"
+    holds "$@" || { mend_key_mode && holds "$@"; } ||
+        refuse M4101 "cannot $doing $what: it does not hold what was sent"
     attempt chmod 750 .
     attempt find . -depth -exec sync -- {} +
     cd .. || exit 3
@@ -600,7 +615,11 @@ link_key() {
     if ! ln -T -- "../../keys/$spki.key" ./tls.key 2>/dev/null; then
         said=$({ cat -- "../../keys/$spki.key" >./tls.key; } 2>&1) || fail "$said"
     fi
-    attempt chmod 600 -- ./tls.key
+}
+
+# A key of ours is 0600 since it was born; one that its owner put there may not be.
+mend_key_mode() {
+    [ "$spki" != - ] && attempt chmod 600 -- ./tls.key
 }
 
 combine() {
@@ -653,6 +672,7 @@ list_here() {
         -o -printf '%y %m %s %P\n' \) | head -n $((ENTRY_LIMIT + 1)))
     count=0
     IFS=$NL
+    set --
     for one in $entries; do
         count=$((count + 1))
         kind=${one%% *}
@@ -666,10 +686,12 @@ list_here() {
         *) fail "$path is not a regular file" ;;
         esac
         [ "$bytes" -le "$FILE_LIMIT" ] || fail "$path is larger than $FILE_LIMIT bytes"
+        set -- "$@" "./$path"
     done
     unset IFS
     [ "$count" -le "$ENTRY_LIMIT" ] || fail "it holds more than $ENTRY_LIMIT entries"
-    digests=$(find . -type f -exec sha256sum -- {} +)
+    digests=
+    [ $# -eq 0 ] || digests=$(sha256sum -- "$@")
 }
 
 verb_list_release() {
@@ -689,8 +711,16 @@ verb_read_release() {
     list_here
     hidden=''
     if [ "$keeps" != give ]; then
-        hidden=$NL$(find . -type f -exec grep -l -a -e 'PRIVATE KEY' -- {} +)$NL./tls.key$NL
-        hidden=$hidden$(find . -type f ! -perm /077 -exec grep -l -a -e '[^[:print:][:space:]]' -- {} +)$NL
+        hidden=$NL$(grep -r -l -a -e 'PRIVATE KEY' .)$NL./tls.key$NL
+        # Key stores lie where nobody else reads.
+        others=
+        IFS=$NL
+        for one in $entries; do
+            case $one in 'f 600 '*' tls.key') ;; 'f '*00' '*) others=1 ;; esac
+        done
+        unset IFS
+        [ -z "$others" ] ||
+            hidden=$hidden$(find . -type f ! -perm /077 -exec grep -l -a -e '[^[:print:][:space:]]' -- {} +)$NL
     fi
     halves=
     total=0
@@ -763,7 +793,7 @@ verb_switch_file() {
         is_file "./$name" || refuse M4102 "$what is not a file; it was left alone"
     fi
     # Not `.conf`: a server that includes `*.conf` must never read a half-written one.
-    attempt rm -f -- "./.$name.partial"
+    clear_away "./.$name.partial"
     begun=$folder/.$name.partial
     receive_into "./.$name.partial" "$rest"
     attempt chmod "$2" -- "./.$name.partial"
@@ -780,7 +810,7 @@ verb_switch_current() {
     fi
     is_hex "${2#releases/}" 16 && [ "$2" = "releases/${2#releases/}" ] && folder_there "$folder/$2" ||
         refuse M4102 "$folder/$2 is not a whole release"
-    attempt rm -f -- "./.$name.partial"
+    clear_away "./.$name.partial"
     begun=$folder/.$name.partial
     attempt ln -sT -- "$2" "./.$name.partial"
     rename_pointer
@@ -823,7 +853,7 @@ verb_claim() {
     doing=claim what=$BASE/.lineage
     enter make "$BASE"
     if ! there ./.lineage; then
-        attempt rm -f -- ./.lineage.partial
+        clear_away ./.lineage.partial
         begun=$BASE/.lineage.partial
         said=$({ printf '%s\n' "$1" | cat >./.lineage.partial; } 2>&1) || fail "$said"
         attempt chmod 644 -- ./.lineage.partial
@@ -945,7 +975,11 @@ try() {
     said=${said%"$NL"*}
 }
 
+# What it was tried in is gone by the time that it is said.
 answer_tried() {
+    trap - EXIT
+    [ -z "$begun" ] || { cd / && rm -rf -- "$begun"; }
+    begun=
     answer "$1 $status"
     answer "$said"
 }
@@ -984,8 +1018,9 @@ verb_check_nginx() {
     receive_into ./pointer.conf "$rest"
     said=$({ nginx_test_text >./nginx.conf; } 2>&1) || fail "$said"
     set -- -t -q -p "$place" -c "$place/nginx.conf"
-    case $("$program" -h 2>&1) in *" -e filename"*) set -- "$@" -e stderr ;; esac
-    try "$program" "$@"
+    # Since 1.19.5: else it complains that it may not write to its own log.
+    try "$program" "$@" -e stderr
+    case $said in *'invalid option: "e"'*) try "$program" "$@" ;; esac
     answer_tried test
 }
 
@@ -1142,7 +1177,7 @@ find_process() {
     looked=''
     odd=''
     case $1 in
-    nginx) units=nginx files="/run/$2.pid $(nginx_pid_path)" ;;
+    nginx) units=nginx files="/run/$2.pid compiled" ;;
     apache2) units='apache2 httpd' files="/run/$2.pid /run/apache2/apache2.pid /run/httpd/httpd.pid" ;;
     *) units=$2 files=/run/$2.pid ;;
     esac
@@ -1154,6 +1189,8 @@ find_process() {
         done
     fi
     for one in $files; do
+        [ "$one" != compiled ] || one=$(nginx_pid_path)
+        [ -n "$one" ] || continue
         looked="$looked $one"
         there "$one" || continue
         is_file "$one" && pid=$(head -c 20 "$one")
@@ -1218,6 +1255,14 @@ send() {
 
 # children PID: PID:START of each that has not ended.
 children() {
+    # The kernel has the list, unless it was built without; then every process is looked at.
+    found=
+    if { IFS= read -r found <"/proc/$1/task/$1/children" || [ -e "/proc/$1/task/$1/children" ]; } 2>/dev/null; then
+        for one in $found; do
+            ! born=$(started "$one") || printf '%s:%s ' "$one" "$born"
+        done
+        return 0
+    fi
     set +f
     # shellcheck disable=SC2013
     for one in $(grep -l -E "^[0-9]+ \(.*\) [^ZX] $1 " /proc/[0-9]*/stat 2>/dev/null); do
@@ -1286,7 +1331,8 @@ its master kept the old workers, which means that it refused what it read"
 # Workers that still accept connections.
 workers() {
     for one in $(children "$pid"); do
-        title=$(tr '\0' ' ' <"/proc/${one%:*}/cmdline" 2>/dev/null)
+        title=
+        { IFS= read -r title <"/proc/${one%:*}/cmdline"; } 2>/dev/null
         case $title in
         *"worker process"*"shutting down"*) ;;
         *"worker process"*) printf '%s ' "$one" ;;

@@ -294,6 +294,12 @@ class LocalTransport:
         except FileNotFoundError:
             raise self._key_gone(path) from None
 
+    def stage_and_read(self, releases: Sequence[StagedRelease]) -> list[dict[str, HeldFile]]:
+        """See `Transport.stage_and_read`."""
+        for one in releases:
+            self.stage(one)
+        return [self.read_release(one.service, one.release) for one in releases]
+
     def read_release(self, service: str, release: str) -> dict[str, HeldFile]:
         """See `Transport.read_release`."""
         path = _release_path(service, release)
@@ -301,9 +307,16 @@ class LocalTransport:
             return {name: HeldFile.of(*found) for name, found in tree.read_below(folder).items()}
 
     def observe(
-        self, *, pointers: Sequence[str], releases: Sequence[tuple[str, str]], keys: Sequence[tuple[str, str]]
+        self,
+        *,
+        pointers: Sequence[str],
+        releases: Sequence[tuple[str, str]],
+        keys: Sequence[tuple[str, str]],
+        lock_for: str | None = None,
     ) -> Observed:
         """See `Transport.observe`."""
+        if lock_for is not None:
+            self.lock(lock_for)
         return Observed(
             pointers={path: self.read_pointer(path) for path in pointers},
             releases={one: self._facts(*one) if self.has_release(*one) else None for one in releases},

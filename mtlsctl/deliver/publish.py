@@ -109,10 +109,9 @@ def publish(transport: Transport, switch: Switch, verbs: Verbs, journal: SwitchJ
 
 
 def _stage(transport: Transport, switch: Switch, verbs: Verbs) -> None:
-    for release in switch.releases:
-        transport.stage(release)
-    for release in switch.releases:
-        verbs.inspect(release.service, release.release, transport.read_release(release.service, release.release))
+    held = transport.stage_and_read(switch.releases)
+    for release, files in zip(switch.releases, held, strict=True):
+        verbs.inspect(release.service, release.release, files)
 
 
 def _current(transport: Transport, switch: Switch) -> Pointer | None:

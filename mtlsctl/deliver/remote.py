@@ -156,21 +156,26 @@ class RemoteTransport:
 
     def lock(self, lineage: str) -> None:
         """See `Transport.lock`: a lock of the operating system there, so it ends with the connection at the latest."""
+        self._ask_with_lock(lineage, [])
+
+    def _ask_with_lock(self, lineage: str, requests: Sequence[Request]) -> list[Answer]:
+        """Take the lock and ask, in one round trip: what is asked changes nothing."""
         self._drop_lock()
         self._mark = take_mark()
         words = (lineage, _holder(), datetime.now(UTC).isoformat(timespec="seconds"), self._mark)
         try:
-            self._ask("lock", *words, _NOBODY)
+            _, *answers = self._ask_all([_request("lock", *words, _NOBODY), *requests])
         except DeliveryError as error:
             if error.code != LOCKED:
                 raise
             try:
-                self._ask("lock", *words, self._left_behind(lineage))
+                _, *answers = self._ask_all([_request("lock", *words, self._left_behind(lineage)), *requests])
             except DeliveryError as again:
                 if again.code != LOCKED:
                     raise
                 raise StateLocked(error.message, code=error.code, notes=error.notes, help=error.help) from None
         self._lineage = lineage
+        return answers
 
     def _left_behind(self, lineage: str) -> str:
         """The shell there that holds the lock for a run of this machine that has ended, as host.sh calls it."""
@@ -241,14 +246,24 @@ class RemoteTransport:
 
     def stage(self, release: StagedRelease) -> None:
         """See `Transport.stage`; combined files and key stores are made there, of the key that is there."""
-        arguments, payload = _staged(release)
-        self._ask("stage", *arguments, payload=payload, seconds=CHECK_SECONDS)
+        self._ask_all([_staging(release)])
         reach("stage.renamed")
+
+    def stage_and_read(self, releases: Sequence[StagedRelease]) -> list[dict[str, HeldFile]]:
+        """See `Transport.stage_and_read`: in one round trip."""
+        readings = [_reading(one.service, one.release) for one in releases]
+        answers = self._ask_all([*(_staging(one) for one in releases), *readings])
+        for _ in releases:
+            reach("stage.renamed")
+        read = zip(releases, answers[len(releases) :], strict=True)
+        return [self._read(one.service, one.release, answer) for one, answer in read]
 
     def read_release(self, service: str, release: str) -> dict[str, HeldFile]:
         """See `Transport.read_release`; what holds a private key comes without its bytes."""
-        request = _request("read_release", *_release(service, release), limit=RELEASE_LIMIT)
-        (answer,) = self._ask_all([request])
+        (answer,) = self._ask_all([_reading(service, release)])
+        return self._read(service, release, answer)
+
+    def _read(self, service: str, release: str, answer: Answer) -> dict[str, HeldFile]:
         entries, digests, halves, content = _frames(answer, 4)
         try:
             return dict(_held(_text(entries), _digests(_text(digests)), _halves(_text(halves)), content))
@@ -286,18 +301,20 @@ class RemoteTransport:
         self._ask("delete_service", _service(service))
 
     def observe(
-        self, *, pointers: Sequence[str], releases: Sequence[tuple[str, str]], keys: Sequence[tuple[str, str]]
+        self,
+        *,
+        pointers: Sequence[str],
+        releases: Sequence[tuple[str, str]],
+        keys: Sequence[tuple[str, str]],
+        lock_for: str | None = None,
     ) -> Observed:
-        """See `Transport.observe`: in one round trip."""
-        answers = iter(
-            self._ask_all(
-                [
-                    *(_request("read_pointer", _path(path)) for path in pointers),
-                    *(_request("list_release", *_release(*one)) for one in releases),
-                    *(_request("has_key", *_key(*one)) for one in keys),
-                ]
-            )
-        )
+        """See `Transport.observe`: in one round trip, with the lock."""
+        requests = [
+            *(_request("read_pointer", _path(path)) for path in pointers),
+            *(_request("list_release", *_release(*one)) for one in releases),
+            *(_request("has_key", *_key(*one)) for one in keys),
+        ]
+        answers = iter(self._ask_all(requests) if lock_for is None else self._ask_with_lock(lock_for, requests))
         return Observed(
             pointers={path: _pointer(path, next(answers)) for path in pointers},
             releases={one: _listed(next(answers)) for one in releases},
@@ -494,6 +511,15 @@ def _path(path: str) -> str:
 def _is_path(path: str) -> bool:
     plain = all(tree.is_plain_name(name) for name in path.split("/"))
     return plain and len(path) <= _PATH_LIMIT and _PATH.fullmatch(path) is not None
+
+
+def _reading(service: str, release: str) -> Request:
+    return _request("read_release", *_release(service, release), limit=RELEASE_LIMIT)
+
+
+def _staging(release: StagedRelease) -> Request:
+    arguments, payload = _staged(release)
+    return _request("stage", *arguments, payload=payload, seconds=CHECK_SECONDS)
 
 
 def _staged(release: StagedRelease) -> tuple[tuple[str, ...], bytes]:

@@ -90,6 +90,9 @@ class Transport(Protocol):
         A release of that name that holds just these files is left as it is; one that was altered makes way.
         """
 
+    def stage_and_read(self, releases: Sequence[StagedRelease]) -> list[dict[str, HeldFile]]:
+        """`stage` all of them, then `read_release` of each."""
+
     def read_release(self, service: str, release: str) -> dict[str, HeldFile]:
         """Every file below the release by its path, read back without following symlinks.
 
@@ -97,9 +100,17 @@ class Transport(Protocol):
         """
 
     def observe(
-        self, *, pointers: Sequence[str], releases: Sequence[tuple[str, str]], keys: Sequence[tuple[str, str]]
+        self,
+        *,
+        pointers: Sequence[str],
+        releases: Sequence[tuple[str, str]],
+        keys: Sequence[tuple[str, str]],
+        lock_for: str | None = None,
     ) -> Observed:
-        """What a look at a host is for: pointers by path, releases by service and name, keys by service and SPKI."""
+        """What a look at a host is for: pointers by path, releases by service and name, keys by service and SPKI.
+
+        With `lock_for`, a lineage, the host is locked first; it raises then what `lock` raises.
+        """
 
     def has_release(self, service: str, release: str) -> bool:
         """Whether a whole release of that name is there."""

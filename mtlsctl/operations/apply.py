@@ -1,4 +1,9 @@
-"""Make it so: look, plan, ask, issue, render, publish wave by wave, clean up."""
+"""Make it so: look, plan, ask, issue, render, publish wave by wave, clean up.
+
+Most runs change nothing: what issues, renders and publishes is imported when there is something to change.
+"""
+
+# ruff: noqa: PLC0415
 
 from __future__ import annotations
 
@@ -13,26 +18,13 @@ from mtlsctl.failpoints import reach
 from mtlsctl.model.plan import Op
 from mtlsctl.model.topology import DirectoryHost, InstanceId
 from mtlsctl.operations.connections import FORKS, at_each
-from mtlsctl.operations.executor import Executor, live_members
 from mtlsctl.operations.history import previous_releases
-from mtlsctl.operations.issue import (
-    absent_anchors,
-    absent_keys,
-    issue_certificates,
-    make_authorities,
-    prove_anchors,
-    request_keys,
-)
 from mtlsctl.operations.observe import delete_left_over, hosts_of, look_at_hosts
 from mtlsctl.operations.outside import facts_of_outside, keep_outside, prove_outside
 from mtlsctl.operations.plan import Planned, refuse_unsafe
 from mtlsctl.operations.progress import Issued, Noticed, Status
-from mtlsctl.operations.publication import Publication
-from mtlsctl.operations.releases import render_releases, try_pointers
-from mtlsctl.operations.requests import brought_keys
 from mtlsctl.operations.saved_plan import compare
 from mtlsctl.operations.schedule import Pace
-from mtlsctl.operations.stores import look_up_passwords
 from mtlsctl.planner.plan import make_plan
 from mtlsctl.store.port import Outcome
 
@@ -155,12 +147,6 @@ def apply(workspace: Workspace, wishes: Wishes) -> Applied:
         for name, error in sorted(looked.unreachable.items()):
             wishes.report(Noticed(at=workspace.clock(), message=f"{name} is out of reach: {error.message}"))
         planned = _plan_again(workspace, loaded, writer, wishes)
-        passwords = look_up_passwords(
-            [step.recipe for step in planned.plan.steps if step.recipe is not None],
-            workspace.catalog,
-            workspace.environ,
-            keep_out=[workspace.project.root],
-        )
         run = _Run(
             workspace=workspace,
             wishes=wishes,
@@ -168,13 +154,23 @@ def apply(workspace: Workspace, wishes: Wishes) -> Applied:
             planned=planned,
             hosts=hosts,
             unreachable=looked.unreachable,
-            passwords=passwords,
+            passwords=_look_up_passwords(workspace, planned),
         )
         if not planned.plan.has_changes:
             return run.end_what_is_open()
         if not wishes.approve(planned):
             return Applied(planned=planned, approved=False, operation=None, serial=planned.state.serial)
         return run.go()
+
+
+def _look_up_passwords(workspace: Workspace, planned: Planned) -> Passwords | None:
+    """Of the stores that are to be made; None when nothing is."""
+    recipes = [step.recipe for step in planned.plan.steps if step.recipe is not None]
+    if not recipes:
+        return None
+    from mtlsctl.operations.stores import look_up_passwords
+
+    return look_up_passwords(recipes, workspace.catalog, workspace.environ, keep_out=[workspace.project.root])
 
 
 def _plan_again(workspace: Workspace, loaded: LoadedInventory, writer: StateWriter, wishes: Wishes) -> Planned:
@@ -204,7 +200,7 @@ class _Run:
     planned: Planned
     hosts: Mapping[str, Host]
     unreachable: Mapping[str, DeliveryError]
-    passwords: Passwords
+    passwords: Passwords | None
     unfit: Mapping[InstanceId, MtlsctlError] = field(default_factory=dict)
 
     def go(self) -> Applied:
@@ -218,7 +214,7 @@ class _Run:
         try:
             run = run._refactored() if is_refactoring else run  # noqa: SLF001  the same run, in the names of after
             events = run._issue_and_publish()  # noqa: SLF001
-            run._tidy(run._hosts_to_tidy(everywhere=is_left_undone))  # noqa: SLF001
+            run._tidy(run._hosts_to_tidy(everywhere=is_left_undone), is_left_undone=is_left_undone)  # noqa: SLF001
         except BaseException:
             self.writer.close_operation(Outcome.FAILED)
             raise
@@ -236,6 +232,8 @@ class _Run:
 
     def _proven_and_claimed(self) -> _Run:
         """What would refuse an apply of these steps before any of them; and what keeps some of them from being done."""
+        from mtlsctl.operations.issue import prove_anchors
+
         transports = self._transports(self.hosts.keys() - self.unreachable.keys())
         steps, state = self.planned.plan.steps, self.planned.state
         unproven = prove_anchors(self.writer, state, steps, transports, self.unreachable)
@@ -307,7 +305,7 @@ class _Run:
         if self._is_left_undone():
             self._claim(self._hosts_to_tidy(everywhere=True))
             self.writer.open_operation("apply")
-            self._tidy(self._hosts_to_tidy(everywhere=True))
+            self._tidy(self._hosts_to_tidy(everywhere=True), is_left_undone=True)
             self.writer.close_operation(Outcome.DONE)
         return Applied(
             planned=self.planned,
@@ -328,6 +326,12 @@ class _Run:
         return {name for name in touched | inhabited if self.wishes.scope.holds_host(name)} - self.unreachable.keys()
 
     def _issue_and_publish(self) -> tuple[ProcessEvent, ...]:
+        from mtlsctl.operations.executor import Executor, live_members
+        from mtlsctl.operations.issue import absent_anchors, absent_keys
+        from mtlsctl.operations.publication import Publication
+        from mtlsctl.operations.releases import render_releases, try_pointers
+        from mtlsctl.operations.stores import Passwords
+
         plan = self.planned.plan
         transports = self._transports({process.host for process in plan.processes} - self.unreachable.keys())
         asked_for = [name for name in sorted(transports) if self.wishes.scope.holds_host(name)]
@@ -349,7 +353,7 @@ class _Run:
             pointers=dict(state.pointers),
             clock=self.workspace.clock,
             presented=frozenset(live.recipe.credential for live in state.live.values()),
-            passwords=self.passwords,
+            passwords=self.passwords or Passwords(),
             reload=self.wishes.reload,
         )
         executor = Executor(
@@ -376,6 +380,9 @@ class _Run:
 
     def _issue(self, transports: Mapping[str, Transport]) -> dict[InstanceId, MtlsctlError]:
         """CAs, then key requests, then leaves; gives the instances that nothing can be done about, and why."""
+        from mtlsctl.operations.issue import issue_certificates, make_authorities, request_keys
+        from mtlsctl.operations.requests import brought_keys
+
         plan, now = self.planned.plan, self.workspace.clock()
         make_authorities(self.writer, plan.authorities, now)
         absent = {
@@ -407,8 +414,11 @@ class _Run:
             if one.id.instance == instance
         )
 
-    def _tidy(self, names: Iterable[str]) -> None:
-        """Destroy keys of CAs that have ended, forget hosts that hold nothing, prune what no pointer names."""
+    def _tidy(self, names: Iterable[str], *, is_left_undone: bool) -> None:
+        """Destroy keys of CAs that have ended, forget hosts that hold nothing, prune what no pointer names.
+
+        Where nothing lay before there is nothing to prune, unless an operation ended early.
+        """
         for change in self.planned.plan.authority_changes:
             if change.op is Op.REMOVE:
                 self.writer.destroy_authority_key(change.id)
@@ -419,7 +429,8 @@ class _Run:
             instance for instance in state.live if self._is_asked_for(instance) and self._was_asked_for(instance)
         )
         previous = previous_releases(self.writer.journal())
-        _, failed = at_each(transports, lambda name, transport: _prune(transport, state, name, owners, previous))
+        old = state.live.keys() if is_left_undone else state.live.keys() & self.planned.state.sequences.keys()
+        _, failed = at_each(transports, lambda name, transport: _prune(transport, state, name, old, owners, previous))
         for name, error in failed.items():
             if isinstance(self.hosts[name], DirectoryHost):
                 raise error
@@ -436,22 +447,24 @@ def _prune(
     transport: Transport,
     state: State,
     host: str,
+    old: AbstractSet[InstanceId],
     owners: AbstractSet[InstanceId],
     previous: Mapping[InstanceId, str],
 ) -> None:
-    """Keep the live release, the one that a rollback returns to and the newest others, three in all; and needed keys.
+    """Of `old` instances keep the live release, the one to roll back to, the newest others, three in all; needed keys.
 
     Of instances whose keys are their `owners`' every key is kept: one may lie there before its request is declared.
     """
     for instance, live in state.live.items():
         if instance.host != host:
             continue
-        held = transport.releases(instance.service)
-        first = [one for one in (live.receipt.release, previous.get(instance)) if one in held]
-        kept = [*first, *(one for one in reversed(held) if one not in first)][:RELEASES_KEPT]
-        transport.delete_releases(instance.service, [one for one in held if one not in kept])
-        if instance not in owners:
-            transport.delete_keys_except(instance.service, _needed_keys(state, instance))
+        if instance in old:
+            held = transport.releases(instance.service)
+            first = [one for one in (live.receipt.release, previous.get(instance)) if one in held]
+            kept = [*first, *(one for one in reversed(held) if one not in first)][:RELEASES_KEPT]
+            transport.delete_releases(instance.service, [one for one in held if one not in kept])
+            if instance not in owners:
+                transport.delete_keys_except(instance.service, _needed_keys(state, instance))
         reach("prune.deleted")
 
 

@@ -7,7 +7,6 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, assert_never
 
 from mtlsctl.deliver.layout import key_file, pointer_sha256, release_folder
-from mtlsctl.operations.releases import pointer_path
 from mtlsctl.planner.lifecycle import newest_credentials
 from mtlsctl.store.port import SwitchRecord
 
@@ -20,6 +19,11 @@ if TYPE_CHECKING:
     from mtlsctl.model.state import Live, State
     from mtlsctl.model.topology import InstanceId, Inventory, ProcessId
     from mtlsctl.store.port import StateWriter
+
+
+def pointer_path(runtime: Runtime, process: ProcessId) -> str:
+    """Where the pointer of a process lies on its host."""
+    return runtime.pointer_path.replace("{service}", process.name)
 
 
 class DriftKind(StrEnum):
@@ -68,13 +72,14 @@ class HostQuestion:
     keys: Mapping[InstanceId, str]
     """The public half (SHA-256) of each key that is to be there, live or not yet."""
 
-    def ask(self, transport: Transport) -> Observed:
-        """Raises DeliveryError."""
+    def ask(self, transport: Transport, *, lock_for: str | None = None) -> Observed:
+        """Raises DeliveryError; with `lock_for`, a lineage, the host is locked first, and StateLocked is possible."""
         lives = [(one, live) for _, those in self.processes.values() for one, live in those.items()]
         return transport.observe(
             pointers=[path for path, _ in self.processes.values()],
             releases=[(one.service, live.receipt.release) for one, live in lives],
             keys=[(one.service, spki) for one, spki in self.keys.items()],
+            lock_for=lock_for,
         )
 
 

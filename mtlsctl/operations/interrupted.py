@@ -9,9 +9,10 @@ from mtlsctl.deliver.layout import pointer_sha256
 from mtlsctl.errors import DeliveryError
 from mtlsctl.model.runtime import Reload
 from mtlsctl.model.topology import DirectoryHost
+from mtlsctl.operations.drift import pointer_path
 from mtlsctl.operations.executor import live_members
 from mtlsctl.operations.publication import SETTLE_SECONDS, make_receipt
-from mtlsctl.operations.releases import make_pointer, pointer_path
+from mtlsctl.operations.releases import make_pointer
 from mtlsctl.operations.settle import served_by
 from mtlsctl.verify.wire import await_served
 

@@ -55,7 +55,7 @@ def intent_of(draft: Draft[AuthorityProfile] | Draft[CertificateProfile] | Probe
 
 
 def make_authorities(writer: StateWriter, profiles: Sequence[AuthorityProfile], now: datetime) -> None:
-    """Make every CA of the plan; its key is sealed in the same transaction that records its certificate."""
+    """Make every CA of the plan; their keys are sealed in the same transaction that records their certificates."""
     if not profiles:
         return
     keys = {profile.id: generate_key(profile.key) for profile in profiles}
@@ -66,12 +66,14 @@ def make_authorities(writer: StateWriter, profiles: Sequence[AuthorityProfile], 
     linted = [lint(draft) for draft in drafts]
     writer.record_signing(intents)
     reach("authority.signing")
+    made = []
     for draft in linted:
         key = keys[draft.draft.profile.id]
         signed = sign(draft, key)
         reach("authority.signed")
-        writer.add_authority(signed.value, signed.der, private_der(key))
-        reach("authority.recorded")
+        made.append((signed.value, signed.der, private_der(key)))
+    writer.add_authorities(made)
+    reach("authority.recorded")
 
 
 def request_keys(

@@ -9,7 +9,6 @@ from mtlsctl.model.release import OLD_NAMES
 from mtlsctl.model.topology import DirectoryHost
 from mtlsctl.operations.connections import at_each
 from mtlsctl.operations.drift import DriftKind, judge, question_for, record
-from mtlsctl.operations.interrupted import settle_interrupted
 from mtlsctl.operations.progress import Noticed
 
 if TYPE_CHECKING:
@@ -53,21 +52,30 @@ def look_at_hosts(
     neither; what is so at a host behind SSH keeps only that host, and what waits for it, from being changed.
     """
     lineage = writer.snapshot().lineage
-    _, unreachable = at_each(transports, lambda _, transport: transport.lock(lineage))
+    messages: list[str] = []
+    unreachable: dict[str, DeliveryError] = {}
+    if writer.open_switches():
+        from mtlsctl.operations.interrupted import settle_interrupted  # noqa: PLC0415  it can render and read back
+
+        _, unreachable = at_each(transports, lambda _, transport: transport.lock(lineage))
+        locked = {name: transport for name, transport in transports.items() if name not in unreachable}
+        messages, unsettled = settle_interrupted(writer, hosts, catalog, locked)
+        unreachable |= unsettled
+        lock_for = None
+    else:
+        lock_for = lineage  # nothing comes between the lock and the look: one round trip does
     within = {name: transport for name, transport in transports.items() if name not in unreachable}
-    messages, unsettled = settle_interrupted(writer, hosts, catalog, within)
-    unreachable |= unsettled
     state = writer.snapshot()
     runtimes = {name: folder.runtime for name, folder in catalog.items()}
 
     def look(name: str, transport: Transport) -> list[str]:
         question = question_for(name, state, inventory, runtimes)
-        drifts = judge(name, question, question.ask(transport), state)
+        drifts = judge(name, question, question.ask(transport, lock_for=lock_for), state)
         for drift in drifts:
             record(writer, drift, state)
         return [drift.message(transport.shown) for drift in drifts if drift.kind is not DriftKind.POINTER_EDITED]
 
-    answers, failed = at_each({name: one for name, one in within.items() if name not in unreachable}, look)
+    answers, failed = at_each(within, look)
     for name, error in failed.items():
         if isinstance(hosts[name], DirectoryHost):
             raise error

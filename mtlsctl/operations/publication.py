@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,10 @@ from mtlsctl.errors import DeliveryError, MtlsctlError, PreflightError
 from mtlsctl.failpoints import reach
 from mtlsctl.model.release import FileFact, HeldFile, Receipt
 from mtlsctl.model.runtime import ProcessScope, Reload, reload_of
+from mtlsctl.model.state import Live
 from mtlsctl.model.topology import DirectoryHost
-from mtlsctl.operations.releases import make_pointer, pointer_path
+from mtlsctl.operations.drift import pointer_path
+from mtlsctl.operations.releases import make_pointer
 from mtlsctl.operations.settle import served_by
 from mtlsctl.operations.stores import Passwords, assemble
 from mtlsctl.pki import codes
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from mtlsctl.model.credential import Credential, CredentialId
     from mtlsctl.model.release import Recipe
     from mtlsctl.model.runtime import Runtime
+    from mtlsctl.model.state import State
     from mtlsctl.model.topology import Host, InstanceId, ProcessId
     from mtlsctl.operations.releases import Member, Rendered
     from mtlsctl.render.catalog import RuntimeFolder
@@ -60,6 +64,8 @@ class Publication:
     reload: bool = True
     credentials: Mapping[CredentialId, Credential] = field(default_factory=dict)
     """Leaves that the state does not show any more and that releases may show again."""
+    _seen: list[State] = field(default_factory=list)
+    _alone: threading.Lock = field(default_factory=threading.Lock)
 
     def publish(
         self,
@@ -94,7 +100,7 @@ class Publication:
             self._verbs(folder.runtime, process, members, inspection.inspect),
             journal,
         )
-        self.pointers[process] = record.after
+        self._take_down(record, journal.receipts)
         self._clean_after(transport, leaving)
         return (*inspection.warnings, *done.notes)
 
@@ -125,8 +131,27 @@ class Publication:
         journal = _Journal(writer=self.writer, switch=record, receipts=dict(receipts))
         verbs = self._verbs(folder.runtime, process, members, lambda *_: None)
         done = publish(self.transports[process.host], switch, verbs, journal)
-        self.pointers[process] = record.after
+        self._take_down(record, journal.receipts)
         return done.notes
+
+    def _state(self) -> State:
+        """As of the first publication, and what was published since: reading all of it each time takes long."""
+        with self._alone:
+            if not self._seen:
+                self._seen.append(self.writer.snapshot())
+            return self._seen[0]
+
+    def _take_down(self, record: SwitchRecord, receipts: Mapping[InstanceId, Receipt]) -> None:
+        """What its record says of a switch that is done."""
+        self._state()
+        now = {
+            one.recipe.instance: Live(recipe=one.recipe, receipt=receipts[one.recipe.instance])
+            for one in record.releases
+        }
+        with self._alone:
+            kept = {one: live for one, live in self._seen[0].live.items() if one not in record.removed}
+            self._seen[0] = replace(self._seen[0], live={**kept, **now})
+            self.pointers[record.process] = record.after
 
     def would_pass(
         self, process: ProcessId, members: Mapping[InstanceId, Member], releases: Sequence[Rendered]
@@ -139,9 +164,8 @@ class Publication:
             pointer = make_pointer(folder, process, list(members.values()))
             staged = [self._assembled(one, transport) for one in releases]
             inspection = self._inspection(process, releases, staged, {})
-            for one in staged:
-                transport.stage(one)
-                inspection.inspect(one.service, one.release, transport.read_release(one.service, one.release))
+            for one, files in zip(staged, transport.stage_and_read(staged), strict=True):
+                inspection.inspect(one.service, one.release, files)
             if pointer is not None:
                 transport.check(folder.runtime.check, pointer)
         except MtlsctlError:
@@ -183,7 +207,7 @@ class Publication:
     ) -> RuntimeFolder:
         for member in members.values():
             return self.catalog[member.recipe.runtime]
-        state = self.writer.snapshot()
+        state = self._state()
         for instance in leaving:
             return self.catalog[state.live[instance].recipe.runtime]
         raise DeliveryError(f"{process} names nothing", code="M4109")
@@ -191,7 +215,7 @@ class Publication:
     def _verbs(
         self, runtime: Runtime, process: ProcessId, members: Mapping[InstanceId, Member], inspect: Inspect
     ) -> Verbs:
-        state = self.writer.snapshot()
+        state = self._state()
         state = replace(state, credentials={**self.credentials, **state.credentials})
         host = self.hosts[process.host]
         now = [member.recipe for member in members.values()]
@@ -217,7 +241,7 @@ class Publication:
         return _reload(runtime, before, now) if self.reload else Reload.NONE
 
     def _live(self, process: ProcessId) -> list[Recipe]:
-        return [live.recipe for live in self.writer.snapshot().live.values() if live.recipe.process == process]
+        return [live.recipe for live in self._state().live.values() if live.recipe.process == process]
 
     def _clean_after(self, transport: Transport, leaving: Sequence[InstanceId]) -> None:
         """A key that goes is on record as gone before it is: when the instance comes back, the plan knows."""

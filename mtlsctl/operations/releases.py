@@ -11,6 +11,7 @@ from mtlsctl.deliver.layout import CurrentPointer, FilePointer, StagedFile, Stag
 from mtlsctl.failpoints import reach
 from mtlsctl.model.runtime import PointerKind
 from mtlsctl.model.trust import OutsideAnchor
+from mtlsctl.operations.drift import pointer_path
 from mtlsctl.operations.outside import outside_certificate
 from mtlsctl.pki.inspect import subject_text
 from mtlsctl.render.process import render_pointer
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from mtlsctl.model.keystore import StoreSpecification
     from mtlsctl.model.plan import Step, StepId
     from mtlsctl.model.release import Recipe
-    from mtlsctl.model.runtime import Runtime
     from mtlsctl.model.state import State
     from mtlsctl.model.topology import InstanceId, ProcessId
     from mtlsctl.model.trust import TrustAnchor
@@ -127,11 +127,6 @@ def _render(recipe: Recipe, state: State, certificates: _Certificates, folder: R
 def _naming(recipe: Recipe) -> set[TrustAnchor]:
     """The anchors under which members are let in by name."""
     return {member.anchor for served in recipe.listeners for member in served.policy.members or ()}
-
-
-def pointer_path(runtime: Runtime, process: ProcessId) -> str:
-    """Where the pointer of a process lies on its host."""
-    return runtime.pointer_path.replace("{service}", process.name)
 
 
 def make_pointer(folder: RuntimeFolder, process: ProcessId, members: Sequence[Member]) -> Pointer | None:

@@ -20,10 +20,10 @@ from mtlsctl.model.secret import Secret
 from mtlsctl.model.topology import OUTSIDE, ClientCertificate, Edge, InstanceId, ListenerId, SshHost
 from mtlsctl.model.trust import OutsideAnchor, in_order
 from mtlsctl.operations.connections import at_each
+from mtlsctl.operations.drift import pointer_path
 from mtlsctl.operations.issue import intent_of, issuers_of, signing_keys
 from mtlsctl.operations.outside import outside_certificate
 from mtlsctl.operations.publication import make_receipt
-from mtlsctl.operations.releases import pointer_path
 from mtlsctl.operations.settle import served_by
 from mtlsctl.pki.keys import generate_key, private_pem
 from mtlsctl.pki.probes import (

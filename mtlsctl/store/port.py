@@ -155,8 +155,8 @@ class StateWriter(StateReader, Protocol):
     def record_signing(self, intents: Sequence[Intent]) -> None:
         """The first of two rows of each signature: it may exist from now on."""
 
-    def add_authority(self, authority: CertificationAuthority, certificate: bytes, key: Secret) -> None:
-        """Second row of its signature; the key is sealed before it is stored."""
+    def add_authorities(self, made: Sequence[tuple[CertificationAuthority, bytes, Secret]]) -> None:
+        """Second row of each signature, all in one transaction; the keys are sealed before they are stored."""
 
     def add_credentials(self, issued: Sequence[tuple[Credential, bytes]]) -> None:
         """Second row of each signature, all in one transaction."""

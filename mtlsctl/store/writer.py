@@ -180,17 +180,19 @@ class SqliteWriter(SqliteReader):
         with self._writing() as transaction:
             _record_signed(transaction, [(one.issuer, one.serial, one.subject, {}) for one in intents])
 
-    def add_authority(self, authority: CertificationAuthority, certificate: bytes, key: Secret) -> None:
+    def add_authorities(self, made: Sequence[tuple[CertificationAuthority, bytes, Secret]]) -> None:
         encryption_key = self._encryption_key()
-        sealed = sealing.seal(encryption_key, self._place(authority.id, authority.certificate_sha256), key)
+        signed = [(one.id, one.serial, one.id, {"certificate": one.certificate_sha256}) for one, _, _ in made]
+        rows = [
+            (*_authority_row(one), sealing.seal(encryption_key, self._place(one.id, one.certificate_sha256), key))
+            for one, _, key in made
+        ]
         with self._writing() as transaction:
             self._remember_key(transaction.connection, encryption_key)
-            made = {"certificate": authority.certificate_sha256}
-            _record_signed(transaction, [(authority.id, authority.serial, authority.id, made)])
-            _keep_certificates(transaction.connection, [(authority.certificate_sha256, certificate)])
-            transaction.connection.execute(
-                "INSERT INTO authorities VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*_authority_row(authority), sealed)
-            )
+            _record_signed(transaction, signed)
+            certificates = [(one.certificate_sha256, certificate) for one, certificate, _ in made]
+            _keep_certificates(transaction.connection, certificates)
+            transaction.connection.executemany("INSERT INTO authorities VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def add_credentials(self, issued: Sequence[tuple[Credential, bytes]]) -> None:
         signed = [

@@ -212,7 +212,7 @@ def switch(id: CredentialId = MAIL_1, *, before: str | None = None, after: str |
 def sign_authority(writer: StateWriter, id: AuthorityId = MAIL_CA, key: Secret = CA_KEY) -> None:
     writer.record_intents([intent(id)])
     writer.record_signing([intent(id)])
-    writer.add_authority(*authority(id), key)
+    writer.add_authorities([(*authority(id), key)])
 
 
 def sign_credential(writer: StateWriter, id: CredentialId = MAIL_1) -> None:
@@ -454,7 +454,7 @@ class StateStoreContract:
             refused: tuple[Callable[[], object], ...] = (
                 writer.unlock,
                 lambda: writer.authority_key(MAIL_CA),
-                lambda: writer.add_authority(*authority(MAIL_CA_2), CA_KEY),
+                lambda: writer.add_authorities([(*authority(MAIL_CA_2), CA_KEY)]),
                 lambda: writer.move_service("mail", "post"),
             )
             for attempt in refused:

@@ -234,10 +234,14 @@ class Sshd(Program):
 
     def drop_sessions(self) -> None:
         """End every connection, as a cable that is pulled does for the programs; the listener stays."""
-        for pid in self.members():
-            if pid != self.pid:
+        for _ in range(10):  # a server replaces the child that was killed before it
+            others = [pid for pid in self.members() if pid != self.pid]
+            for pid in others:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+            if not others:
+                break
+            time.sleep(0.01)
 
     def __exit__(self, *arguments: object) -> None:
         self.drop_sessions()

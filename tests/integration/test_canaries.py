@@ -499,15 +499,16 @@ def _into_a_file_on_the_host(monkeypatch: pytest.MonkeyPatch, estate: Estate) ->
 
 
 def _into_the_journal(monkeypatch: pytest.MonkeyPatch, _: Estate) -> None:
-    real = SqliteWriter.add_authority
+    real = SqliteWriter.add_authorities
 
-    def add_authority(self: SqliteWriter, authority: Any, certificate: bytes, key: Secret) -> None:
-        real(self, authority, certificate, key)
-        number = serialization.load_der_private_key(key.reveal(), None)
-        assert isinstance(number, ec.EllipticCurvePrivateKey)
-        self.note("made", {"d": _number(number)})
+    def add_authorities(self: SqliteWriter, made: Any) -> None:
+        real(self, made)
+        for _, _, key in made:
+            number = serialization.load_der_private_key(key.reveal(), None)
+            assert isinstance(number, ec.EllipticCurvePrivateKey)
+            self.note("made", {"d": _number(number)})
 
-    monkeypatch.setattr(SqliteWriter, "add_authority", add_authority)
+    monkeypatch.setattr(SqliteWriter, "add_authorities", add_authorities)
 
 
 def _into_a_column(monkeypatch: pytest.MonkeyPatch, _: Estate) -> None:

@@ -44,14 +44,14 @@ _OPERATION = ["operation.opened", "authority.signing", "operation.closed"]
 
 FIRST = (
     Counter(dict.fromkeys([*_OPERATION, *_EACH_CERTIFICATE], 1))
-    + Counter({"intents.recorded": 2, "authority.signed": 4, "authority.recorded": 4, "key.written": 4})
+    + Counter({"intents.recorded": 2, "authority.signed": 4, "authority.recorded": 1, "key.written": 4})
     + Counter(dict.fromkeys(["release.rendered", *_EACH_RELEASE, *_EACH_SWITCH, "prune.deleted"], 4))
 )
 """How often a first install of four services passes each place."""
 
 SECOND = (
     Counter(dict.fromkeys([*_OPERATION, *_EACH_CERTIFICATE, "remove.deleted"], 1))
-    + Counter({"intents.recorded": 2, "authority.signed": 2, "authority.recorded": 2, "key.written": 2})
+    + Counter({"intents.recorded": 2, "authority.signed": 2, "authority.recorded": 1, "key.written": 2})
     + Counter(dict.fromkeys(["release.rendered", *_EACH_RELEASE], 5))
     + Counter(dict.fromkeys(_EACH_SWITCH, 6))
     + Counter({"prune.deleted": 3})
