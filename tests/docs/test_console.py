@@ -20,6 +20,7 @@ from mtlsctl.render.cases import render_case
 from mtlsctl.render.catalog import load_catalog, read_folder, runtimes_of
 from tests.conftest import SBIN
 from tests.docs.pages import PAGES, ROOT, Command, File, ports_of, read_page
+from tests.support.patience import ENDED_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +67,7 @@ class Reader:
                 stdin=subprocess.DEVNULL,
                 stdout=first,
                 stderr=second,
-                timeout=60,
+                timeout=ENDED_SECONDS,
                 check=False,
             )
         code = ended.returncode if ended.returncode >= 0 else 128 - ended.returncode

@@ -20,6 +20,7 @@ from tests.integration.peers import (
     by_python,
     write_pid,
 )
+from tests.support.patience import STARTED_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -84,7 +85,7 @@ class NodeLoad(Program):
 
     def __enter__(self) -> Self:
         super().__enter__()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + STARTED_SECONDS
         while not self.calls():
             assert time.monotonic() < deadline, self.said()
             time.sleep(0.02)

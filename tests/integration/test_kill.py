@@ -27,7 +27,8 @@ from tests.integration.repository import (
     make_estate,
     releases_named,
 )
-from tests.integration.servers import Nginx, free_port, leaf_served, make_nginx
+from tests.integration.servers import Nginx, leaf_served, make_nginx
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
