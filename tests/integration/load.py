@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-PAUSE_SECONDS = 0.05
+PAUSE_SECONDS = 0.1
+NODE_PAUSE_SECONDS = 0.05
+"""Between the end of a call and the next one of the same thread: more would keep the machine busy, not find more."""
+
 AROUND_SECONDS = 0.5
 _RESOLVE = re.compile(r'^resolve = "([^:]+):([0-9]+):([^"]+)"$', re.MULTILINE)
 
@@ -79,7 +82,7 @@ class NodeLoad(Program):
 
     def __init__(self, host: Path, service: str, callee: str) -> None:
         module = host / "etc/mtlsctl" / service / "current/mtls.cjs"
-        argv = [find_peer("node"), PROGRAMS / "steady.cjs", module, callee, "25"]
+        argv = [find_peer("node"), PROGRAMS / "steady.cjs", module, callee, int(NODE_PAUSE_SECONDS * 1000)]
         super().__init__(service, argv, host / f"log/{service}")
         self.pid_file = host / f"run/{service}.pid"
 

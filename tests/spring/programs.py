@@ -46,7 +46,11 @@ class SpringBoot(Program):
     def __enter__(self) -> Self:
         if self not in Program.live:
             self.start()
-        self.await_places()
+        try:
+            self.await_places()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
 
