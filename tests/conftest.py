@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
 import shutil
 import subprocess
 from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
+
+import mtlsctl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -79,6 +83,14 @@ def _group_of(item: pytest.Item) -> str:
 
 def _words(values: Iterable[object]) -> Iterable[str]:
     return map(str, values)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _everything_is_imported() -> None:
+    """A module that is imported for the first time while a test has patched another would keep the patch for good."""
+    for found in pkgutil.walk_packages(mtlsctl.__path__, "mtlsctl."):
+        if not found.name.endswith("__main__"):
+            importlib.import_module(found.name)
 
 
 @pytest.fixture(autouse=True)
