@@ -14,13 +14,26 @@ from mtlsctl.operations.project import find_project
 from mtlsctl.operations.workspace import Workspace
 from mtlsctl.render.catalog import load_catalog
 from tests.support import ports
-from tests.support.patience import ENDED_SECONDS
+from tests.support.patience import ENDED_SECONDS, HAPPENED_SECONDS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 ESTATE = "calendar"
 LOOPBACK = "127.0.0.1"
+
+_PATIENTLY = f"""
+import sys
+from mtlsctl.cli.main import main
+from mtlsctl.deliver.local import LocalTransport
+from mtlsctl.operations import interrupted, publication
+publication.SETTLE_SECONDS = interrupted.SETTLE_SECONDS = {HAPPENED_SECONDS}
+defaults = LocalTransport.__init__.__kwdefaults__
+defaults |= dict.fromkeys(("check_deadline_seconds", "reload_deadline_seconds"), {HAPPENED_SECONDS})
+sys.argv[0] = "mtlsctl"
+main()
+"""
+"""An apply as users start it, but that it gives up a program later, since what is slow here may be the machine."""
 
 Inventory = dict[str, Any]
 
@@ -69,7 +82,8 @@ class Estate:
         (self.root / "inventories" / ESTATE / "inventory.yaml").write_text(json.dumps(inventory, indent=1) + "\n")
 
     def run(self, *arguments: object, cwd: Path | None = None) -> Ran:
-        command = [sys.executable, "-m", "mtlsctl.cli", *map(str, arguments)]
+        start = ["-c", _PATIENTLY] if arguments[0] == "apply" else ["-m", "mtlsctl.cli"]
+        command = [sys.executable, *start, *map(str, arguments)]
         done = subprocess.run(
             command,
             cwd=cwd or self.root,

@@ -266,10 +266,10 @@ import mtlsctl.deliver.local as local
 import mtlsctl.operations.executor as executor
 import mtlsctl.operations.publication as publication
 executor.HANDOVER_SECONDS = 0.0
-publication.SETTLE_SECONDS = 0.6
-local.LocalTransport.__init__.__kwdefaults__["reload_deadline_seconds"] = 0.6
+publication.SETTLE_SECONDS = 2.0
+local.LocalTransport.__init__.__kwdefaults__["reload_deadline_seconds"] = 2.0
 """
-"""An nginx that refuses is given up after ten seconds; less is enough here."""
+"""An nginx that refuses is given up after ten seconds; less is enough here, and what goes well takes much less."""
 
 NAME = "schedule.calendar.internal"
 
