@@ -4,8 +4,10 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command 
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
-WORKERS ?= auto
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+# More than there are cores: many tests wait most of the time.
+WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 2)))
+SPREAD := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest $(SPREAD)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test unit integration interop lint types layers check bench docs wheel oldest clean
@@ -53,7 +55,7 @@ wheel: $(VENV)/.lint  ## build the wheel and run it from an empty environment in
 	sh scripts/check_wheel.sh $(BIN)/python
 
 oldest: $(VENV)/.oldest  ## the unit tests with the oldest dependencies that we claim
-	.venv-oldest/bin/python -m pytest -n $(WORKERS) tests/unit tests/contract tests/cli tests/golden
+	.venv-oldest/bin/python -m pytest $(SPREAD) tests/unit tests/contract tests/cli tests/golden
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "mtlsctl needs Python 3.11 or newer"; exit 1; }

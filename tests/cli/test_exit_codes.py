@@ -20,6 +20,7 @@ from mtlsctl.cli.app import COMMANDS, build_app, run
 from mtlsctl.cli.codes import meanings, tables
 from mtlsctl.cli.overview import OVERVIEW
 from tests.cli.estate import INVENTORY, Estate
+from tests.support.patience import ENDED_SECONDS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -208,7 +209,7 @@ def test_130_and_143_are_interrupted_and_terminated(estate: Estate, number: sign
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=ENDED_SECONDS)
     assert process.returncode == code
     assert "Traceback" not in err
 
@@ -221,7 +222,7 @@ def entry(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=ENDED_SECONDS,
     )
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 from mtlsctl.cli.terminal import plain_terminal
+from tests.support.patience import ENDED_SECONDS
 
 if TYPE_CHECKING:
     from tests.cli.estate import Estate
@@ -84,13 +85,13 @@ def on_a_terminal(
     ) as process:
         os.close(theirs)
         said = _conversation(ours, question, answer)
-        code = process.wait(timeout=30)
+        code = process.wait(timeout=ENDED_SECONDS)
     os.close(ours)
     return code, said.replace("\r\n", "\n")
 
 
 def _conversation(terminal: int, question: str, answer: str) -> str:
-    said, answered, end = "", False, time.monotonic() + 60
+    said, answered, end = "", False, time.monotonic() + ENDED_SECONDS
     while time.monotonic() < end:
         if select.select([terminal], [], [], 0.2)[0]:
             try:

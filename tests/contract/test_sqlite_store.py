@@ -43,6 +43,7 @@ from tests.contract.state_store import (
     sign_authority,
     sign_credential,
 )
+from tests.support.patience import ENDED_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,7 +74,7 @@ def start(folder: Path, program: str) -> subprocess.Popen[str]:
 
 
 def ends(process: subprocess.Popen[str]) -> tuple[int, str]:
-    out, errors = process.communicate(timeout=60)
+    out, errors = process.communicate(timeout=ENDED_SECONDS)
     return process.returncode, out + errors
 
 
@@ -84,7 +85,7 @@ def says(process: subprocess.Popen[str], word: str) -> None:
 
 def stop(process: subprocess.Popen[str]) -> None:
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=ENDED_SECONDS)
 
 
 def mode_of(path: Path) -> int:

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ from mtlsctl.render.cases import render_case
 from mtlsctl.render.catalog import load_catalog, read_folder, runtimes_of
 from tests.conftest import SBIN
 from tests.docs.pages import PAGES, ROOT, Command, File, ports_of, read_page
+from tests.support.patience import ENDED_SECONDS
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +67,7 @@ class Reader:
                 stdin=subprocess.DEVNULL,
                 stdout=first,
                 stderr=second,
-                timeout=60,
+                timeout=ENDED_SECONDS,
                 check=False,
             )
         code = ended.returncode if ended.returncode >= 0 else 128 - ended.returncode
@@ -99,9 +100,7 @@ def _end_what_was_started(folder: Path) -> None:
 
 
 def _free_ports(wanted: list[str]) -> dict[str, str]:
-    with contextlib.ExitStack() as held:
-        servers = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in wanted]
-        return {old: str(server.getsockname()[1]) for old, server in zip(wanted, servers, strict=True)}
+    return {old: str(free_port()) for old in wanted}
 
 
 def _runs(page: Page) -> object:

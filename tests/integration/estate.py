@@ -5,23 +5,35 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import socket
 import subprocess
 import sys
-from contextlib import closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mtlsctl.operations.project import find_project
 from mtlsctl.operations.workspace import Workspace
 from mtlsctl.render.catalog import load_catalog
+from tests.support import ports
+from tests.support.patience import ENDED_SECONDS, HAPPENED_SECONDS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 ESTATE = "calendar"
 LOOPBACK = "127.0.0.1"
-_BELOW_EPHEMERAL = range(15_000, 30_000)
+
+_PATIENTLY = f"""
+import sys
+from mtlsctl.cli.main import main
+from mtlsctl.deliver.local import LocalTransport
+from mtlsctl.operations import interrupted, publication
+publication.SETTLE_SECONDS = interrupted.SETTLE_SECONDS = {HAPPENED_SECONDS}
+defaults = LocalTransport.__init__.__kwdefaults__
+defaults |= dict.fromkeys(("check_deadline_seconds", "reload_deadline_seconds"), {HAPPENED_SECONDS})
+sys.argv[0] = "mtlsctl"
+main()
+"""
+"""An apply as users start it, but that it gives up a program later, since what is slow here may be the machine."""
 
 Inventory = dict[str, Any]
 
@@ -42,7 +54,6 @@ class Estate:
         home = folder / "home"
         home.mkdir(parents=True)
         self.environ = {**os.environ, "HOME": str(home), "XDG_CONFIG_HOME": str(home / ".config")}
-        self._given: set[int] = set()
         # Loopback is a whole /8 where these tests run: ports of two estates, or two runs, never meet.
         self._network = f"127.{1 + secrets.randbelow(254)}.{secrets.randbelow(255)}"
         self.run("init", self.root, "--name", ESTATE, "--example", "empty", "--no-input", cwd=folder)
@@ -50,12 +61,10 @@ class Estate:
     def address(self, number: int) -> str:
         return f"{self._network}.{number}"
 
-    def free_port(self, address: str) -> int:
-        """A port that nobody has at this address, and that was not given before."""
-        while (port := _free_port(address)) in self._given:
-            pass
-        self._given.add(port)
-        return port
+    @staticmethod
+    def free_port(address: str) -> int:
+        """A port that nobody has at this address."""
+        return ports.free_port(address)
 
     def host(self, name: str) -> Path:
         return self.root / "out" / name
@@ -73,7 +82,8 @@ class Estate:
         (self.root / "inventories" / ESTATE / "inventory.yaml").write_text(json.dumps(inventory, indent=1) + "\n")
 
     def run(self, *arguments: object, cwd: Path | None = None) -> Ran:
-        command = [sys.executable, "-m", "mtlsctl.cli", *map(str, arguments)]
+        start = ["-c", _PATIENTLY] if arguments[0] == "apply" else ["-m", "mtlsctl.cli"]
+        command = [sys.executable, *start, *map(str, arguments)]
         done = subprocess.run(
             command,
             cwd=cwd or self.root,
@@ -82,7 +92,7 @@ class Estate:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=ENDED_SECONDS,
         )
         return Ran(done.returncode, done.stdout, done.stderr)
 
@@ -92,24 +102,6 @@ class Estate:
         ran = self.run("apply", "--yes")
         assert ran.code == 0, f"{ran.out}\n{ran.err}"
         return ran
-
-
-def _free_port(address: str) -> int:
-    if address == LOOPBACK:
-        return _free_low_port()
-    with closing(socket.create_server((address, 0))) as listening:
-        return int(listening.getsockname()[1])
-
-
-def _free_low_port() -> int:
-    """Every caller of this machine calls from 127.0.0.1 and may take any port there, so not one of those."""
-    while True:
-        port = secrets.choice(_BELOW_EPHEMERAL)
-        try:
-            socket.create_server((LOOPBACK, port)).close()
-        except OSError:
-            continue
-        return port
 
 
 def internal(service: str) -> str:

@@ -20,12 +20,16 @@ from tests.integration.peers import (
     by_python,
     write_pid,
 )
+from tests.support.patience import STARTED_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-PAUSE_SECONDS = 0.05
+PAUSE_SECONDS = 0.1
+NODE_PAUSE_SECONDS = 0.05
+"""Between the end of a call and the next one of the same thread: more would keep the machine busy, not find more."""
+
 AROUND_SECONDS = 0.5
 _RESOLVE = re.compile(r'^resolve = "([^:]+):([0-9]+):([^"]+)"$', re.MULTILINE)
 
@@ -78,13 +82,13 @@ class NodeLoad(Program):
 
     def __init__(self, host: Path, service: str, callee: str) -> None:
         module = host / "etc/mtlsctl" / service / "current/mtls.cjs"
-        argv = [find_peer("node"), PROGRAMS / "steady.cjs", module, callee, "25"]
+        argv = [find_peer("node"), PROGRAMS / "steady.cjs", module, callee, int(NODE_PAUSE_SECONDS * 1000)]
         super().__init__(service, argv, host / f"log/{service}")
         self.pid_file = host / f"run/{service}.pid"
 
     def __enter__(self) -> Self:
         super().__enter__()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + STARTED_SECONDS
         while not self.calls():
             assert time.monotonic() < deadline, self.said()
             time.sleep(0.02)

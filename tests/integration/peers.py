@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from tests.conftest import find_peer
 from tests.integration.estate import LOOPBACK
+from tests.support.patience import ANSWERED_SECONDS, ENDED_SECONDS, HAPPENED_SECONDS, STARTED_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -89,7 +90,7 @@ class Program:
         return self
 
     def await_places(self) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + STARTED_SECONDS
         for place in self.places:
             while not accepts(*place):
                 ended = self.process.poll()
@@ -103,7 +104,7 @@ class Program:
     def __exit__(self, *_: object) -> None:
         self.process.terminate()
         try:
-            self.process.wait(10)
+            self.process.wait(HAPPENED_SECONDS)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -205,7 +206,7 @@ class Apache(Program):
 
     def await_places(self) -> None:
         """It opens its sockets before it has read its keys, and writes its pid after that."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + STARTED_SECONDS
         while "resuming normal operations" not in self.said():
             assert self.process.poll() is None, f"{self.name} ended:\n{self.said()}"
             assert time.monotonic() < deadline, f"{self.name} does not start:\n{self.said()}"
@@ -273,7 +274,7 @@ def by_curl(current: Path, callee: str, service: str, url: str, *, pose: Posing 
     config, more = current / f"{callee}.curlrc", []
     if isinstance(pose, Posing):
         more = ["--cert", str(pose.cert), "--key", str(pose.key)]
-    command: list[object] = [find_peer("curl"), "-q", "-s", "-S", "--max-time", "10", "-K", config, *more]
+    command: list[object] = [find_peer("curl"), "-q", "-s", "-S", "--max-time", ANSWERED_SECONDS, "-K", config, *more]
     text = None
     if pose == NOBODY:
         # curl cannot take a certificate back, so it gets the same file without those two lines.
@@ -294,7 +295,9 @@ def by_node(cases: Sequence[Mapping[str, Any]]) -> dict[str, Shown]:
     """All cases in one Node process, through the applied module; see `programs/caller.cjs`."""
     asked = [{key: value for key, value in case.items() if key != "service"} for case in cases]
     command = [str(find_peer("node")), str(PROGRAMS / "caller.cjs")]
-    done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        command, input=json.dumps(asked), capture_output=True, text=True, check=False, timeout=ENDED_SECONDS
+    )
     assert done.returncode == 0, done.stderr
     services = {case["id"]: case["service"] for case in cases}
     return {one["id"]: _shown_by_node(services[one["id"]], one) for one in json.loads(done.stdout)}
@@ -346,7 +349,7 @@ def get(context: ssl.SSLContext, place: Place, *, host: str, sni: str | None = "
     """One request on a new connection, read to its end. `sni` None sends no name; then the server's is not checked."""
     name = place.name if sni == "" else sni
     with (
-        socket.create_connection((place.address, place.port), timeout=10) as connection,
+        socket.create_connection((place.address, place.port), timeout=ANSWERED_SECONDS) as connection,
         context.wrap_socket(connection, server_hostname=name) as secured,
     ):
         request = f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
@@ -364,7 +367,7 @@ def get(context: ssl.SSLContext, place: Place, *, host: str, sni: str | None = "
 
 def by_egress(service: str, port: int, path: str = "/") -> Shown:
     """Plain HTTP to a local port where nginx calls on."""
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=10)
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=ANSWERED_SECONDS)
     try:
         connection.request("GET", path)
         response = connection.getresponse()

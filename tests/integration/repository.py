@@ -19,6 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from mtlsctl.cli.app import run
+from tests.support.patience import ENDED_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -115,7 +116,7 @@ class Estate:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=ENDED_SECONDS,
         )
         return Ran(code=done.returncode, out=done.stdout, err=done.stderr)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.conftest import find_peer
+from tests.support.patience import ANSWERED_SECONDS, HAPPENED_SECONDS, STARTED_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,11 +36,6 @@ http {{
     {include}
 }}
 """
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +65,9 @@ class Nginx:
         self.pid_file.parent.mkdir(parents=True, exist_ok=True)
         program = find_peer("nginx")
         assert program is not None
-        subprocess.run([program, "-p", self.aside, "-c", self.aside / "main", "-e", "stderr"], check=True, timeout=20)
+        subprocess.run(
+            [program, "-p", self.aside, "-c", self.aside / "main", "-e", "stderr"], check=True, timeout=STARTED_SECONDS
+        )
         until(lambda: self.pid_file.exists() and bool(self.pid_file.read_text()))
         pid = int(self.pid_file.read_text())
         try:
@@ -88,7 +86,7 @@ def make_nginx(host: Path, aside: Path) -> Nginx:
     return nginx
 
 
-def until(holds: Callable[[], bool], *, seconds: float = 10.0) -> None:
+def until(holds: Callable[[], bool], *, seconds: float = HAPPENED_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "waited in vain"
@@ -100,7 +98,7 @@ def leaf_served(port: int, name: str) -> bytes:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with (
-        socket.create_connection(("127.0.0.1", port), timeout=5) as plain,
+        socket.create_connection(("127.0.0.1", port), timeout=ANSWERED_SECONDS) as plain,
         context.wrap_socket(plain, server_hostname=name) as tls,
     ):
         return tls.getpeercert(binary_form=True) or b""

@@ -32,6 +32,7 @@ from tests.integration.peers import (
     by_python,
     python_door,
 )
+from tests.support.patience import ENDED_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -147,7 +148,7 @@ def with_ruby(world: World, kind: str) -> Shown:
         "rescue OpenSSL::SSL::SSLError => e; puts 0, e.message; end"
     )
     command = [str(find_peer("ruby")), "-ropenssl", "-e", script, str(world.current("ruby") / "mtls.rb"), kind]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=ENDED_SECONDS)
     assert done.returncode == 0, done.stderr
     status, _, body = done.stdout.partition("\n")
     is_service = (status, body.strip()) == ("200", kind)

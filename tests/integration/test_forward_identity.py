@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.integration.estate import LOOPBACK, Estate, Inventory, internal
 from tests.integration.peers import NOBODY, Apache, Nginx, Place, caller_context
+from tests.support.patience import ANSWERED_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,7 +109,7 @@ class World:
         place = self.places[door]
         context = caller_context(folder, f"schedule.{door}", pose=NOBODY if anonymous else None)
         with (
-            socket.create_connection((place.address, place.port), timeout=10) as connection,
+            socket.create_connection((place.address, place.port), timeout=ANSWERED_SECONDS) as connection,
             context.wrap_socket(connection, server_hostname=place.name) as secured,
         ):
             return exchange(secured, place.name, headers)
@@ -194,7 +195,7 @@ def test_what_a_program_is_told_goes_no_further_than_that_program(world: World) 
 
     The next one is no nginx of ours, and would believe it.
     """
-    with socket.create_connection((LOOPBACK, world.egress), timeout=10) as connection:
+    with socket.create_connection((LOOPBACK, world.egress), timeout=ANSWERED_SECONDS) as connection:
         seen = exchange(connection, LOOPBACK, [(name, FORGED) for name in (*OURS, *OTHERS)])
     assert {} == said(seen)
 
@@ -233,7 +234,7 @@ def test_apache_gives_the_certificate_itself_as_rfc_9440_has_it(tmp_path: Path, 
         ):
             context = caller_context(folder, "schedule", pose=pose)
             with (
-                socket.create_connection((address, place.port), timeout=10) as connection,
+                socket.create_connection((address, place.port), timeout=ANSWERED_SECONDS) as connection,
                 context.wrap_socket(connection, server_hostname=place.name) as secured,
             ):
                 assert expected == said(exchange(secured, place.name, forgeries()))

@@ -27,7 +27,8 @@ from tests.integration.repository import (
     make_estate,
     releases_named,
 )
-from tests.integration.servers import Nginx, free_port, leaf_served, make_nginx
+from tests.integration.servers import Nginx, leaf_served, make_nginx
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -265,10 +266,10 @@ import mtlsctl.deliver.local as local
 import mtlsctl.operations.executor as executor
 import mtlsctl.operations.publication as publication
 executor.HANDOVER_SECONDS = 0.0
-publication.SETTLE_SECONDS = 0.6
-local.LocalTransport.__init__.__kwdefaults__["reload_deadline_seconds"] = 0.6
+publication.SETTLE_SECONDS = 2.0
+local.LocalTransport.__init__.__kwdefaults__["reload_deadline_seconds"] = 2.0
 """
-"""An nginx that refuses is given up after ten seconds; less is enough here."""
+"""An nginx that refuses is given up after ten seconds; less is enough here, and what goes well takes much less."""
 
 NAME = "schedule.calendar.internal"
 

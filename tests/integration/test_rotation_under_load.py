@@ -133,11 +133,11 @@ class Stage:
 
 @contextlib.contextmanager
 def under_load(stage: Stage) -> Iterator[tuple[Load, NodeLoad]]:
-    """Everything is applied and up; eight threads and a Node program call."""
+    """Everything is applied and up; six threads and a Node program call."""
     stage.apply()
     mails = [
         ("mail", partial(by_curl_files, stage.current("mail"), "schedule", "schedule", tls))
-        for tls in stage.protocols * (6 // len(stage.protocols))
+        for tls in stage.protocols * (4 // len(stage.protocols))
     ]
     portals = [("portal", through_egress("schedule", stage.egress))] * 2
     with (

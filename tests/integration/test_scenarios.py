@@ -41,6 +41,7 @@ from tests.integration.repository import (
     make_estate,
     releases_named,
 )
+from tests.support.patience import ENDED_SECONDS, HAPPENED_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -418,7 +419,7 @@ def test_of_two_applies_at_once_one_is_told_who_has_the_state(estate: Estate) ->
     log = estate.temp / "log"
     first = estate.start("apply", "--yes", MTLSCTL_FAILPOINT="operation.opened:stop", MTLSCTL_FAILPOINT_LOG=str(log))
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + HAPPENED_SECONDS
         while not (log.exists() and _is_stopped(first.pid)):
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -427,7 +428,7 @@ def test_of_two_applies_at_once_one_is_told_who_has_the_state(estate: Estate) ->
         assert estate.run("plan", "--detailed-exitcode").code == 2
     finally:
         os.kill(first.pid, signal.SIGCONT)
-        out, err = first.communicate(timeout=60)
+        out, err = first.communicate(timeout=ENDED_SECONDS)
     assert first.returncode == 0, (out, err)
     estate.prove()
 

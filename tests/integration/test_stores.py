@@ -16,6 +16,7 @@ from mtlsctl.model.secret import Secret
 from mtlsctl.pki.keystores import read_store
 from mtlsctl.render.quoting import Untrusted, java_argument
 from tests.integration.repository import Estate, Kept, calendar, make_estate
+from tests.support.patience import ENDED_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +62,7 @@ def estate(tmp_path_factory: pytest.TempPathFactory) -> Estate:
 @pytest.fixture(scope="module")
 def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("classes")
-    subprocess.run(["javac", "-d", folder, PROGRAM], check=True, timeout=120)
+    subprocess.run(["javac", "-d", folder, PROGRAM], check=True, timeout=ENDED_SECONDS)
     return folder
 
 
@@ -77,7 +78,7 @@ def word_of(folder: Path) -> Path:
 def listed(folder: Path, store: str) -> str:
     command = ["keytool", "-J-Duser.language=en", "-list", "-keystore", str(folder / store)]
     password = ["-storepass:file", str(word_of(folder))]
-    done = subprocess.run([*command, *password], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([*command, *password], capture_output=True, text=True, check=False, timeout=ENDED_SECONDS)
     assert 0 == done.returncode, done
     return done.stdout
 
@@ -101,7 +102,7 @@ def serving(classes: Path, folder: Path) -> Iterator[int]:
 
 
 def said(command: list[str]) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stdout.strip()
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=ENDED_SECONDS).stdout.strip()
 
 
 # --- what lies there ----------------------------------------------------------------------------------------------
@@ -137,7 +138,7 @@ def test_what_a_browser_imports_opens_with_the_password_beside_it(estate: Estate
         capture_output=True,
         text=True,
         check=True,
-        timeout=20,
+        timeout=ENDED_SECONDS,
     )
     assert "friendlyName: my.browser" in done.stdout
     leaf = x509.load_der_x509_certificate((person / "certificate.cer").read_bytes())
@@ -229,7 +230,7 @@ def test_java_serves_and_calls_in_the_other_trust_models(tmp_path: Path, classes
         key, word = tmp_path / "stranger.p12", tmp_path / "word"
         word.write_bytes(word_of(mail).read_bytes() + b"\n")
         files = f"-in {stranger}/tls.crt -inkey {stranger}/tls.key -out {key} -passout file:{word}"
-        subprocess.run(["openssl", "pkcs12", "-export", *files.split()], check=True, timeout=20)
+        subprocess.run(["openssl", "pkcs12", "-export", *files.split()], check=True, timeout=ENDED_SECONDS)
         arguments += [f"-Djavax.net.ssl.keyStore={key}", f"-Djavax.net.ssl.keyStorePassword={word.read_text().strip()}"]
         posing = said(["java", *arguments, "-cp", str(classes), "Jsse", *words])
         assert posing.startswith("refused: ") or "hung up" == posing

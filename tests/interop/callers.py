@@ -25,6 +25,7 @@ from tests.integration.peers import (
 from tests.interop.matrix import TRIES, VERSIONS, Try, caller_name
 from tests.interop.servers import PEERS, SMALL, java_classes
 from tests.interop.world import key_store
+from tests.support.patience import ANSWERED_SECONDS, ENDED_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -131,7 +132,7 @@ def output(command: list[object], given: str) -> str:
     """What a program of ours says to all its cases."""
     command[0] = find_peer(str(command[0]))
     done = subprocess.run(
-        list(map(str, command)), input=given, capture_output=True, text=True, check=False, timeout=300
+        list(map(str, command)), input=given, capture_output=True, text=True, check=False, timeout=ENDED_SECONDS
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -240,7 +241,7 @@ def by_way_out(world: World, kind: str, calls: Mapping[Try, PosedCall]) -> Seen:
 
 
 def by_poser(tried: Try, call: PosedCall) -> Shown:
-    connection = http.client.HTTPConnection(LOOPBACK, call.port, timeout=10)
+    connection = http.client.HTTPConnection(LOOPBACK, call.port, timeout=ANSWERED_SECONDS)
     try:
         connection.request("GET", "/", headers={"Host": call.place.name})
         response = connection.getresponse()

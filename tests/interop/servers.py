@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tests.conftest import find_peer
 from tests.integration.peers import Apache, Nginx, NodeServer, Program
 from tests.interop.matrix import DOORS
+from tests.support.patience import ENDED_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,7 +59,7 @@ def java_classes() -> Path:
     """Our two Java programs, compiled once."""
     made = Path(mkdtemp(prefix="interop-java-"))
     sources = [str(one) for one in sorted(PEERS.glob("*.java"))]
-    subprocess.run([str(find_peer("javac")), "-d", str(made), *sources], check=True, timeout=120)
+    subprocess.run([str(find_peer("javac")), "-d", str(made), *sources], check=True, timeout=ENDED_SECONDS)
     return made
 
 

@@ -41,6 +41,7 @@ from mtlsctl.render.quoting import FILTERS, Untrusted, Unwritable
 from mtlsctl.render.release import fill, render_secret_files
 from tests.conftest import find_peer
 from tests.integration.peers import APACHE_FOLDER, load_modules
+from tests.support.patience import ENDED_SECONDS
 from tests.support.topologies import CERTIFICATES, OUTSIDE_FACTS
 from tests.unit.render.recipes import FOLDERS, call, door, recipe
 
@@ -707,7 +708,7 @@ def lines_that_apache_read(folder: Path) -> list[str] | None:
         f"{load_modules()}\nLoadModule info_module {APACHE_FOLDER}/mod_info.so\nInclude {release}/pointer.conf\n"
     )
     argv = [str(find_peer("apache2")), "-t", "-D", "DUMP_CONFIG", "-f", str(main)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=ENDED_SECONDS)
     if "failed to set up sockaddr for" in done.stderr:
         return None
     assert done.returncode == 0, done.stderr
@@ -1202,7 +1203,7 @@ def test_a_string_that_is_more_than_a_value_is_found(tmp_path: Path) -> None:
 def test_ruby_itself_takes_the_module_without_a_warning(tmp_path: Path) -> None:
     file = tmp_path / "mtls.rb"
     file.write_text(rendered(MEMBERS["ruby"])["mtls.rb"], "utf-8")
-    checked = subprocess.run(["ruby", "-wc", file], capture_output=True, text=True, check=False, timeout=20)
+    checked = subprocess.run(["ruby", "-wc", file], capture_output=True, text=True, check=False, timeout=ENDED_SECONDS)
     assert (0, "Syntax OK\n", "") == (checked.returncode, checked.stdout, checked.stderr)
 
 
@@ -1228,7 +1229,7 @@ def test_curl_itself_reads_each_quoted_value_as_it_was(tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{server.server_port}/"
         lines = [f'user-agent = {FILTERS["curl"](Untrusted(one))}\nurl = "{url}"\n' for one in values]
         config.write_text("next\n".join(lines))
-        subprocess.run(["curl", "-q", "-s", "-K", config], check=True, timeout=20)
+        subprocess.run(["curl", "-q", "-s", "-K", config], check=True, timeout=ENDED_SECONDS)
         server.shutdown()
     assert values == seen
 

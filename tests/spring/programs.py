@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from tests.integration.peers import NOBODY, Place, Posing, Program, caller_context, posing, write_pid
 from tests.spring.built import application, java_command
+from tests.support.patience import ANSWERED_SECONDS
 
 if TYPE_CHECKING:
     import ssl
@@ -45,7 +46,11 @@ class SpringBoot(Program):
     def __enter__(self) -> Self:
         if self not in Program.live:
             self.start()
-        self.await_places()
+        try:
+            self.await_places()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
 
@@ -66,7 +71,7 @@ def url_of(place: Place) -> str:
 def ask(place: Place, path: str, question: Mapping[str, str], context: ssl.SSLContext | None = None) -> tuple[int, str]:
     """One request with a query; over TLS where there is a context."""
     target = f"{path}?{urllib.parse.urlencode(question)}"
-    connection = http.client.HTTPConnection(place.address, place.port, timeout=30)
+    connection = http.client.HTTPConnection(place.address, place.port, timeout=ANSWERED_SECONDS)
     try:
         connection.connect()
         if context is not None:

@@ -15,6 +15,7 @@ from tests.integration.peers import Place, Program
 from tests.properties.test_injection import HOSTILE
 from tests.spring.built import VERSIONS, application, java_command
 from tests.spring.programs import ask
+from tests.support.patience import ENDED_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,7 +67,7 @@ def test_most_values_can_be_written_and_what_spring_would_replace_cannot() -> No
 def test_java_reads_each_value_as_it_was(tmp_path: Path) -> None:
     file = write_values(tmp_path / "application.properties")
     done = subprocess.run(
-        [str(find_peer("java")), LOADER, file], capture_output=True, text=True, check=True, timeout=60
+        [str(find_peer("java")), LOADER, file], capture_output=True, text=True, check=True, timeout=ENDED_SECONDS
     )
     lines = (line.split(" ") for line in done.stdout.splitlines())
     assert {key: text for key, (text, _) in VALUES.items()} == {read(key): read(value) for key, value in lines}

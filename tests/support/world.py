@@ -19,7 +19,7 @@ from mtlsctl.planner.refactoring import refactored
 from tests.support.runtimes import RUNTIMES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from mtlsctl.model.credential import AuthorityProfile, CertificateProfile
     from mtlsctl.model.plan import Plan
@@ -39,6 +39,16 @@ Door = tuple[str, "InstanceId", str]
 def issuer_of(leaf: str) -> str:
     """The SHA-256 of the CA that issued a leaf from outside: the last digit of each says so here."""
     return f"{int(leaf[-1], 16):064x}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What an inventory says of doors: (caller, service, listener) that are declared; (service, listener) that are open
+    to every member of the shared CA; and those that ask for no certificate, or take none for an answer."""
+
+    callers: frozenset[tuple[str, str, str]]
+    to_members: frozenset[tuple[str, str]]
+    asking_not_all: frozenset[tuple[str, str]]
 
 
 def new_state(estate: str = "calendar") -> State:
@@ -197,19 +207,37 @@ class World:
             case ClientCertificate.NONE:
                 return True
 
-    def open_doors(self, inventory: Inventory) -> set[Door]:
+    @staticmethod
+    def expected_doors(inventory: Inventory) -> Expected:
+        """What `open_doors` compares with."""
+        declared = {(edge.caller, edge.listener.service, edge.listener.listener) for edge, _ in inventory.edges()}
+        outside = {(who, instance.service, door) for who, instance, door in World.outside_calls(inventory)}
+        all_doors = [(service.name, door) for service in inventory.services.values() for door in service.listeners]
+        return Expected(
+            callers=frozenset(declared | outside),
+            to_members=frozenset((name, one.name) for name, one in all_doors if one.authorize is Authorize.ANY_MEMBER),
+            asking_not_all=frozenset(
+                (name, one.name) for name, one in all_doors if one.client_certificate is not ClientCertificate.REQUIRED
+            ),
+        )
+
+    def open_doors(
+        self, expected: Expected, before: Collection[Door] = (), changed: InstanceId | None = None
+    ) -> set[Door]:
         """(service, server instance, listener) that lets a service in though the inventory does not declare it.
 
         A door is open to a service when it trusts a CA of it, whatever that service holds at the moment: the trust
         store is the access list. One that asks nobody is open to ANYBODY, one that trusts the shared CA and compares no
         names to SHARED; one that is declared so is left out.
+
+        With `changed`, only that instance is looked at, and of all others `before` is still so.
         """
-        declared = {(edge.caller, edge.listener.service, edge.listener.listener) for edge, _ in inventory.edges()}
-        declared |= {(who, instance.service, door) for who, instance, door in self.outside_calls(inventory)}
-        doors: set[Door] = set()
-        for instance, live in self.state.live.items():
-            for served in live.recipe.listeners:
-                if not self._asks(inventory, instance, served.name):
+        doors = {door for door in before if door[1] != changed}
+        for instance in self.state.live if changed is None else [changed]:
+            recipe = self.recipe(instance)
+            for served in recipe.listeners if recipe else ():
+                at = (instance.service, served.name)
+                if at in expected.asking_not_all:
                     continue
                 if served.client_certificate is not ClientCertificate.REQUIRED:
                     doors.add((ANYBODY, instance, served.name))
@@ -217,8 +245,7 @@ class World:
                 doors.update(
                     (welcome, instance, served.name)
                     for welcome in self._welcome(served)
-                    if (welcome, instance.service, served.name) not in declared
-                    and not (welcome == SHARED and self._takes_members(inventory, instance, served.name))
+                    if (welcome, *at) not in expected.callers and not (welcome == SHARED and at in expected.to_members)
                 )
         return doors
 
@@ -272,18 +299,6 @@ class World:
                     callee = recipe.called(ListenerId(server.name, MAIN)) if recipe else None
                     if callee is not None and (callee.policy.anchors or callee.believes_system):
                         yield instance, callee.listener
-
-    @staticmethod
-    def _takes_members(inventory: Inventory, instance: InstanceId, listener: str) -> bool:
-        service = inventory.services.get(instance.service)
-        doors = service.listeners if service else ()
-        return any(door.authorize is Authorize.ANY_MEMBER for door in doors if door.name == listener)
-
-    @staticmethod
-    def _asks(inventory: Inventory, instance: InstanceId, listener: str) -> bool:
-        service = inventory.services.get(instance.service)
-        doors = service.listeners if service else ()
-        return all(door.client_certificate is ClientCertificate.REQUIRED for door in doors if door.name == listener)
 
 
 def _who(anchor: TrustAnchor, name: str) -> str:

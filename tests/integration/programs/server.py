@@ -34,7 +34,7 @@ def context_of(door: dict[str, Any]) -> ssl.SSLContext:
 def answer(door: dict[str, Any], connection: socket.socket) -> None:
     body = f"{door['service']}\n".encode()
     with connection, contextlib.suppress(OSError):
-        connection.settimeout(5)
+        connection.settimeout(60)
         with context_of(door).wrap_socket(connection, server_side=True) as secured:
             if secured.recv(65536):
                 head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"

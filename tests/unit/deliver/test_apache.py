@@ -26,8 +26,9 @@ from mtlsctl.verify.wire import read_first_flight
 from tests.conftest import find_peer
 from tests.integration.peers import Apache as Program
 from tests.integration.peers import load_modules
+from tests.support.patience import HAPPENED_SECONDS
+from tests.support.ports import free_port
 from tests.unit.verify.certificates import SCHEDULE_NAME, estate
-from tests.unit.verify.servers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -169,7 +170,7 @@ def test_the_program_has_two_names_and_no_third(tmp_path: Path) -> None:
         shutil.copy("/bin/sleep", tmp_path / name)
         with subprocess.Popen([tmp_path / name, "30"]) as child:
             try:
-                deadline = time.monotonic() + 5
+                deadline = time.monotonic() + HAPPENED_SECONDS
                 while b"sleep" not in (Path(f"/proc/{child.pid}/cmdline").read_bytes() or b"sleep") and (
                     Path(f"/proc/{child.pid}/comm").read_text().strip() != name
                 ):
@@ -341,7 +342,7 @@ class TestGraceful:
         before = children(program.process.pid)
         assert len(before) >= 2
         program.process.send_signal(signal.SIGUSR1)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + HAPPENED_SECONDS
         while not children(program.process.pid) - before or before & children(program.process.pid):
             assert time.monotonic() < deadline
             time.sleep(0.05)

@@ -20,8 +20,10 @@ from mtlsctl.model.runtime import Check, Reload
 from mtlsctl.model.secret import Secret
 from mtlsctl.model.topology import DirectoryHost
 from mtlsctl.verify.wire import Served, await_served, read_first_flight
+from tests.support.patience import HAPPENED_SECONDS
+from tests.support.ports import free_port
 from tests.unit.verify.certificates import SCHEDULE_NAME, estate
-from tests.unit.verify.servers import NGINX, Nginx, free_port
+from tests.unit.verify.servers import NGINX, Nginx
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,7 +80,7 @@ def test_a_pid_file_that_holds_anything_else_is_refused(content: bytes) -> None:
 
 def await_name(child: subprocess.Popen[bytes], name: str) -> None:
     """A child keeps its parent's name for a moment after it was started."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + HAPPENED_SECONDS
     while name not in _describe(child.pid)[0]:
         assert time.monotonic() < deadline
         time.sleep(0.01)

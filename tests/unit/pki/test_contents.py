@@ -27,6 +27,7 @@ from mtlsctl.pki.findings import judge
 from mtlsctl.pki.keystores import generate_password, make_key_store, make_trust_store
 from mtlsctl.pki.pkcs12 import _der
 from tests.conftest import find_peer
+from tests.support.patience import ENDED_SECONDS
 
 from .foreign import DAY, Made, make, make_ca, name_of
 from .making import NOW, make_authority, make_leaf
@@ -202,7 +203,9 @@ def run(folder: Path, program: str, *arguments: str) -> None:
     path = find_peer(program)
     assert path is not None
     environment = {**os.environ, "LC_ALL": "C.UTF-8"}
-    subprocess.run([path, *arguments], cwd=folder, env=environment, check=True, capture_output=True, timeout=60)
+    subprocess.run(
+        [path, *arguments], cwd=folder, env=environment, check=True, capture_output=True, timeout=ENDED_SECONDS
+    )
 
 
 def by_openssl(folder: Path, *more: str) -> bytes:
@@ -254,7 +257,7 @@ def test_java_sees_as_many_entries_as_we_say(folder: Path) -> None:
         (folder / "counted").write_bytes(data)
         listed = subprocess.run(
             [str(find_peer("keytool")), "-list", "-keystore", "counted", "-storepass", "open sesame"],
-            cwd=folder, capture_output=True, text=True, check=True, timeout=60,
+            cwd=folder, capture_output=True, text=True, check=True, timeout=ENDED_SECONDS,
         ).stdout  # fmt: skip
         count = read(data, "open sesame").java_entries
         assert f"contains {count} entr" in listed

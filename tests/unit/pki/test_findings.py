@@ -18,6 +18,7 @@ from mtlsctl.pki.contents import Passwords, from_chain, read_contents
 from mtlsctl.pki.findings import judge
 from mtlsctl.pki.inspect import parse_certificate
 from mtlsctl.pki.stores import to_pem
+from tests.support.patience import ENDED_SECONDS
 
 from .foreign import DAY, Made, make, make_ca
 from .making import NOW, make_authority, make_leaf
@@ -85,7 +86,7 @@ def test_a_digest_that_can_be_forged_is_found_and_its_signature_holds_all_the_sa
     """The library neither signs with them nor calls such a signature good."""
 
     def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=tmp_path, check=True, capture_output=True, timeout=60)
+        subprocess.run(["openssl", *arguments], cwd=tmp_path, check=True, capture_output=True, timeout=ENDED_SECONDS)
 
     new = ("-newkey", "rsa:2048", "-nodes")
     openssl("req", "-x509", f"-{digest}", *new, "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=old")

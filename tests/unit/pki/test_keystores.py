@@ -28,6 +28,7 @@ from mtlsctl.pki.keystores import (
     make_trust_store,
     read_store,
 )
+from tests.support.patience import ENDED_SECONDS
 
 from .making import authority_profile, certificate_profile, make_authority, make_leaf
 
@@ -57,7 +58,7 @@ def keytool(tmp_path: Path, store: bytes, password: Secret) -> str:
     file.write_bytes(store)
     secret.write_bytes(password.reveal())
     command = ["keytool", "-J-Duser.language=en", "-list", "-keystore", str(file), "-storepass:file", str(secret)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=ENDED_SECONDS).stdout
 
 
 @pytest.mark.parametrize("profile", StoreProfile)
@@ -91,7 +92,7 @@ def test_the_algorithms_are_those_of_the_profile(profile: StoreProfile, tmp_path
             capture_output=True,
             text=True,
             check=False,
-            timeout=20,
+            timeout=ENDED_SECONDS,
         ).stderr
         mac, algorithm = ("sha256", "AES-256-CBC") if profile is StoreProfile.MODERN else ("sha1", "3-KeyTripleDES-CBC")
         assert f"MAC: {mac}" in said

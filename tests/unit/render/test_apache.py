@@ -25,6 +25,8 @@ from mtlsctl.render.environment import render
 from mtlsctl.render.quoting import Untrusted
 from tests.conftest import find_peer
 from tests.integration.peers import APACHE_FOLDER, load_modules
+from tests.support.patience import ANSWERED_SECONDS, ENDED_SECONDS
+from tests.support.ports import free_port
 from tests.unit.render.recipes import (
     FOLDERS,
     _authority,
@@ -36,7 +38,7 @@ from tests.unit.render.recipes import (
     recipe,
     written,
 )
-from tests.unit.render.test_peers import await_port, free_port
+from tests.unit.render.test_peers import await_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -110,7 +112,7 @@ def ask(
     more = "".join(f"{key}: {value}\r\n" for key, value in (headers or {}).items())
     try:
         with (
-            socket.create_connection(("127.0.0.1", port), timeout=10) as plain,
+            socket.create_connection(("127.0.0.1", port), timeout=ANSWERED_SECONDS) as plain,
             made.wrap_socket(plain, server_hostname=name) as tls,
         ):
             request = f"GET {path} HTTP/1.1\r\nHost: {host or name}\r\n{more}Connection: close\r\n\r\n"
@@ -168,7 +170,9 @@ def test_a_key_that_both_sides_share_does_not_open_the_catch_all(tmp_path: Path)
     with running(tmp_path, serving):
         command = ["openssl", "s_client", "-connect", f"127.0.0.1:{port}", "-psk", "00", "-psk_identity", "x"]
         for more in (["-tls1_2", "-cipher", "PSK-AES128-GCM-SHA256"], ["-tls1_3"]):
-            done = subprocess.run([*command, *more], input="", capture_output=True, text=True, check=False, timeout=20)
+            done = subprocess.run(
+                [*command, *more], input="", capture_output=True, text=True, check=False, timeout=ENDED_SECONDS
+            )
             assert "Cipher is (NONE)" in done.stdout
 
 

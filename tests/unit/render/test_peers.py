@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
+from tests.support.patience import ENDED_SECONDS, HAPPENED_SECONDS, STARTED_SECONDS
+from tests.support.ports import free_port
 from tests.unit.render.recipes import anchors, call, door, make_current, pointer, recipe, written
 
 if TYPE_CHECKING:
@@ -39,11 +41,6 @@ def needs(*names: str) -> Callable[[Test], Test]:
         return test
 
     return mark
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
 
 
 def main_conf(tmp_path: Path, include: Path) -> Path:
@@ -76,7 +73,7 @@ def running_nginx(tmp_path: Path, *members: Any) -> Iterator[subprocess.Popen[by
 
 
 def await_port(port: int, program: Any) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + STARTED_SECONDS
     while time.monotonic() < deadline and program.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
@@ -86,7 +83,7 @@ def await_port(port: int, program: Any) -> None:
 
 def curl(folder: Any, callee: str, url: str, *more: Any) -> subprocess.CompletedProcess[str]:
     command = [CURL, "-q", "-s", "-S", "-K", folder / f"{callee}.curlrc", *more, url]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=ENDED_SECONDS)
 
 
 @needs("nginx")
@@ -198,12 +195,12 @@ def node_call(tmp_path: Path, folder: Any, version: str = "") -> tuple[int, str]
     script = tmp_path / "caller.cjs"
     script.write_text(CALLER)
     command = [NODE, script, folder, version]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=ENDED_SECONDS)
     return done.returncode, done.stdout.strip()
 
 
 def await_answer(expected: Any, ask: Any) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + HAPPENED_SECONDS
     while (answer := ask()) != expected and time.monotonic() < deadline:
         time.sleep(0.05)
     assert expected == answer

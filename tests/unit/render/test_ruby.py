@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.conftest import find_peer
+from tests.support.patience import ENDED_SECONDS
 from tests.unit.render.recipes import call, door, make_current, recipe, written
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def ruby(folder: Path, *lines: str, **environment: str) -> subprocess.CompletedP
     command = [find_peer("ruby") or "", "-w", "-e", "\n".join([f"require {json.dumps(str(module))}", *tried])]
     # Warnings of installed libraries are not ours.
     return subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=30, env={**os.environ, **environment}
+        command, capture_output=True, text=True, check=False, timeout=ENDED_SECONDS, env={**os.environ, **environment}
     )
 
 

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Self
 
 from mtlsctl.verify.identity import load_identity
+from tests.support.patience import ANSWERED_SECONDS, HAPPENED_SECONDS, STARTED_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +72,7 @@ class Server:
 
     def _one(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
-            connection.settimeout(2)
+            connection.settimeout(ANSWERED_SECONDS)
             with contextlib.suppress(OSError):
                 self._serve(connection)
             connection.shutdown(socket.SHUT_WR)
@@ -85,7 +86,7 @@ def speaking_tls(
 ) -> Callable[[socket.socket], None]:
     def serve(connection: socket.socket) -> None:
         with connection.dup() as duplicate:
-            duplicate.settimeout(2)
+            duplicate.settimeout(ANSWERED_SECONDS)
             with context.wrap_socket(duplicate, server_side=True) as secured:
                 then(secured)
 
@@ -125,14 +126,14 @@ class Nginx:
         self.process = subprocess.Popen(
             [NGINX, "-p", self.folder, "-c", self.folder / "nginx.conf", "-e", "stderr"], stderr=subprocess.DEVNULL
         )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + STARTED_SECONDS
         while not (self.pid_file.exists() and self.pid_file.read_text().strip()):
             assert time.monotonic() < deadline, (self.folder / "error.log").read_text()
             time.sleep(0.01)
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.wait(10)
+        self.process.wait(HAPPENED_SECONDS)
 
     def server(self, port: int, leaf: Leaf, *anchors: Leaf, name: str) -> str:
         """The text of one server, whose files are written beside."""
@@ -147,8 +148,3 @@ class Nginx:
             " ssl_session_cache off; ssl_session_tickets off; ssl_protocols TLSv1.2 TLSv1.3;"
             ' location / { return 200 "ok"; } }\n'
         )
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])

@@ -13,8 +13,9 @@ from mtlsctl.model.probe import Expectation, Observation, Outcome, Presented, Ve
 from mtlsctl.verify.doors import compare_first_flight
 from mtlsctl.verify.embedded import EmbeddedServers
 from mtlsctl.verify.wire import Served
+from tests.support.ports import free_port
 from tests.unit.verify.certificates import SCHEDULE_NAME, estate
-from tests.unit.verify.servers import NGINX, OK, Nginx, Server, free_port, silence_of, speaking_tls
+from tests.unit.verify.servers import NGINX, OK, Nginx, Server, silence_of, speaking_tls
 from tests.unit.verify.test_embedded import KEY, LISTENER
 from tests.unit.verify.test_prober import PROBES, alerting, good_context, one_version, probe, probe_all, shown
 

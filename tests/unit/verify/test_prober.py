@@ -17,8 +17,9 @@ from mtlsctl.model.topology import InstanceId, ListenerId
 from mtlsctl.verify.identity import Identity
 from mtlsctl.verify.prober import NotProbed, run_probes
 from mtlsctl.verify.wire import Served
+from tests.support.ports import free_port
 from tests.unit.verify.certificates import CLIENT_ONLY, SCHEDULE_NAME, estate
-from tests.unit.verify.servers import NGINX, OK, Nginx, Server, answer, free_port, speaking_tls, tls_context
+from tests.unit.verify.servers import NGINX, OK, Nginx, Server, answer, speaking_tls, tls_context
 
 if TYPE_CHECKING:
     import socket

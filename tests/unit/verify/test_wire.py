@@ -9,8 +9,9 @@ import pytest
 
 from mtlsctl.errors import DeliveryError
 from mtlsctl.verify.wire import NotTls, Served, await_served, read_first_flight
+from tests.support.ports import free_port
 from tests.unit.verify.certificates import SCHEDULE_NAME, estate
-from tests.unit.verify.servers import Nginx, Server, answer, free_port, speaking_tls, tls_context
+from tests.unit.verify.servers import Nginx, Server, answer, speaking_tls, tls_context
 
 if TYPE_CHECKING:
     import socket
