@@ -109,6 +109,8 @@ class Live:
         if isinstance(event, ProcessEvent):
             self._count[event.status] += 1
             if event.status is Status.STARTED:
+                if self._count[Status.STARTED] == 1:
+                    self._began = time.monotonic()  # and not when somebody was asked
                 self._running[event.process] = (event, time.monotonic())
             else:
                 self._running.pop(event.process, None)

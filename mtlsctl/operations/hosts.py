@@ -19,6 +19,7 @@ from mtlsctl.model.runtime import Check
 from mtlsctl.model.topology import Bind, DirectoryHost, SshHost
 from mtlsctl.operations.connections import FORKS, at_each
 from mtlsctl.planner.trust import process_of
+from mtlsctl.store.codes import MISSING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -122,11 +123,13 @@ def check_hosts(workspace: Workspace, patterns: Sequence[str] = (), *, forks: in
 
 
 def _state(workspace: Workspace, inventory: Inventory) -> State | None:
-    """What is live; None where nothing was ever applied."""
+    """What is live; None where there is no state yet. Raises StateError for one that is foreign or broken."""
     try:
         with workspace.store(inventory.name) as store:
             return store.snapshot()
-    except StateError:
+    except StateError as error:
+        if error.code != MISSING:
+            raise
         return None
 
 

@@ -295,3 +295,16 @@ def test_a_jump_host_is_trusted_by_its_name(estate: Estate, fleet: Fleet, web1: 
     estate.good("hosts", "trust", web2.address, "--fingerprint", web2.host_key().fingerprint)
     estate.good("hosts", "trust", "web1", "--fingerprint", web1.host_key().fingerprint)
     estate.good("hosts", "check", "web1")
+
+
+def test_without_a_state_hosts_are_checked_all_the_same(estate: Estate) -> None:
+    estate.state.unlink()
+    estate.good("hosts", "check")
+    assert not estate.state.exists()
+
+
+def test_a_state_that_is_broken_is_told_and_left_alone(estate: Estate) -> None:
+    estate.state.write_bytes(b"this is no state" * 300)
+    ran = estate.run("hosts", "check")
+    assert 1 == ran.code
+    assert "error[M3" in ran.err
