@@ -77,6 +77,7 @@ _SENTENCES: Mapping[str, Callable[[Mapping[str, Any]], str]] = MappingProxyType(
         Event.KEPT: lambda detail: f"kept {counted(len(detail['certificates']), 'certificate')} from outside",
         Event.KEY_DESTROYED: lambda detail: f"destroyed the key of {_authority(detail['authority'])}",
         Event.HOSTS: lambda detail: f"may put files on {_names(detail['hosts'])}",
+        Event.PROGRAMS: lambda detail: f"looked at the programs on {_names(detail['hosts'])}",
         Event.HOST_FORGOTTEN: lambda detail: f"forgot host {detail['host']}: it holds nothing any more",
         Event.HOST_MOVED: lambda detail: f"host {detail['host']} is called {detail['to']} from now on",
         Event.SERVICE_MOVED: lambda detail: f"service {detail['service']} is called {detail['to']} from now on",
