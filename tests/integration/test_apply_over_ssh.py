@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
+
 import mtlsctl.deliver.dial
 from tests.conftest import find_peer
 from tests.integration.fleet import needs_a_fleet

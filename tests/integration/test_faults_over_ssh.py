@@ -29,7 +29,7 @@ from tests.integration.ssh_stage import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from tests.integration.repository import Estate, Inventory, Ran
 

@@ -7,7 +7,6 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
-
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from mtlsctl.failpoints import FAILPOINTS
