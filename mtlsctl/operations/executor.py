@@ -9,6 +9,7 @@ from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from mtlsctl.deliver.publish import DEGRADED
 from mtlsctl.errors import MtlsctlError, StateError, StateLocked
 from mtlsctl.operations.progress import Noticed, ProcessEvent, Status
 from mtlsctl.operations.releases import Member
@@ -72,7 +73,8 @@ class Executor:
 
         `unfit` are instances that nothing can be done about: they fail in their first wave. `keyless` are steps
         whose key its owner has not put on the host yet: they are left waiting, and what comes before them goes on.
-        When it is interrupted, what has begun is finished and recorded; a second interruption does not wait for that.
+        Once a process is degraded nothing new begins. When it is interrupted, what has begun is finished and recorded;
+        a second interruption does not wait for that.
         """
         schedule = Schedule(
             [Unit(wave=wave, process=process, steps=tuple(group)) for (wave, process), group in _grouped(steps)],
@@ -80,7 +82,7 @@ class Executor:
         )
         with Workers[list[Outcome]](self.pace.forks, self._interrupted) as workers:
             while True:
-                while (unit := schedule.next(self._failed_hosts())) is not None:
+                while not self._degraded() and (unit := schedule.next(self._failed_hosts())) is not None:
                     ready = self._ready(unit, unfit, keyless or {})
                     if ready:
                         workers.start(unit, partial(self._publish, unit.process, ready))
@@ -101,10 +103,17 @@ class Executor:
     def _failed_hosts(self) -> int:
         return len({event.process.host for event in self.events if event.status is Status.FAILED})
 
+    def _degraded(self) -> ProcessId | None:
+        """A process that could not be put back: somebody looks at it before the same is tried anywhere else."""
+        return next((event.process for event in self.events if event.code == DEGRADED), None)
+
     def _leave(self, unit: Unit) -> None:
         """Too much has failed for anything new to begin."""
         self.lost.update(step.id for step in unit.steps)
-        message = f"not begun: {self._failed_hosts()} hosts failed"
+        degraded = self._degraded()
+        message = (
+            f"not begun: {degraded} is degraded" if degraded else f"not begun: {self._failed_hosts()} hosts failed"
+        )
         self._say(unit.process, unit.wave, Status.BLOCKED, unit.steps, message=message)
 
     def _ready(

@@ -1,4 +1,4 @@
-"""Kill the controller anywhere while it works on three hosts, run it again: it converges, and nothing torn was served."""
+"""Kill the controller anywhere while it works on three hosts, run it again: it converges, nothing torn was served."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
-
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from mtlsctl.failpoints import FAILPOINTS
