@@ -92,8 +92,8 @@ def impatient() -> Iterator[None]:
         for name in ("CHECK_SECONDS", "RELOAD_SECONDS", "KEY_SECONDS"):
             patch.setattr(f"mtlsctl.deliver.remote.{name}", SHORT_SECONDS)
         patch.setattr(session, "GREETING_SECONDS", SHORT_SECONDS)
-        patch.setitem(session.Request.__init__.__kwdefaults__, "seconds", SHORT_SECONDS)
-        patch.setitem(reach.SshOptions.__init__.__kwdefaults__, "login_seconds", SHORT_SECONDS)
+        for kind, name in ((session.Request, "seconds"), (reach.SshOptions, "login_seconds")):
+            patch.setitem(kind.__init__.__kwdefaults__ or {}, name, SHORT_SECONDS)
         short = session.script().replace(b"SECONDS_FOR_A_PROGRAM=10", b"SECONDS_FOR_A_PROGRAM=1")
         patch.setattr(session, "script", lambda: short)
         yield
