@@ -45,10 +45,10 @@ def has_ended(mark: str) -> bool:
 
 @cache
 def _machine() -> str:
-    """This start of this machine, and its numbering of processes; a dash where that is not known."""
+    """The machine since its last start, and its numbering of processes; a dash where that is not known."""
     try:
         started = Path("/proc/sys/kernel/random/boot_id").read_bytes()
-        numbering = os.readlink("/proc/self/ns/pid").encode()
+        numbering = str(Path("/proc/self/ns/pid").readlink()).encode()
     except OSError:
         return _UNKNOWN
     return hashlib.sha256(started + numbering).hexdigest()[:16]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 RELOAD_REFUSED = frozenset({"M4202", "M4203"})
 """Codes of a process that was not signalled, or was and kept what it had."""
 
+DEGRADED = "M4108"
 _NOT_HEARD = "M43"
 """How the codes begin that say that a host could not be asked, or did not answer."""
 
@@ -217,7 +218,7 @@ def _unknown(switch: Switch, cause: Exception, error: Exception) -> DeliveryErro
 def _degraded(switch: Switch, path: str, cause: Exception, error: Exception) -> DeliveryError:
     return DeliveryError(
         f"{switch.process} is degraded: the switch failed and so did putting back what was there",
-        code="M4108",
+        code=DEGRADED,
         notes=(f"the switch: {cause}", f"putting back: {error}"),
         help=f"look at {path} and at the process's log, then run the same command again",
     )

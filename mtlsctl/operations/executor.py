@@ -9,6 +9,7 @@ from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from mtlsctl.deliver.publish import DEGRADED
 from mtlsctl.errors import MtlsctlError, StateError, StateLocked, Terminated
 from mtlsctl.operations.progress import Noticed, ProcessEvent, Status
 from mtlsctl.operations.releases import Member
@@ -75,7 +76,8 @@ class Executor:
 
         `unfit` are instances that nothing can be done about: they fail in their first wave. `keyless` are steps
         whose key its owner has not put on the host yet: they are left waiting, and what comes before them goes on.
-        When it is interrupted, what has begun is finished and recorded; a second interruption does not wait for that.
+        Once a process is degraded nothing new begins. When it is interrupted, what has begun is finished and recorded;
+        a second interruption does not wait for that.
         """
         schedule = Schedule(
             [Unit(wave=wave, process=process, steps=tuple(group)) for (wave, process), group in _grouped(steps)],
@@ -99,7 +101,7 @@ class Executor:
         keyless: Mapping[StepId, MtlsctlError],
     ) -> None:
         while True:
-            while (unit := schedule.next(len(self.failed_hosts))) is not None:
+            while not self._degraded() and (unit := schedule.next(len(self.failed_hosts))) is not None:
                 ready = self._ready(unit, unfit, keyless)
                 if ready:
                     workers.start(unit, partial(self._publish, unit.process, ready))
@@ -125,12 +127,19 @@ class Executor:
         self._settle(unit, outcomes)
         schedule.settle(unit)
 
+    def _degraded(self) -> ProcessId | None:
+        """A process that could not be put back: somebody looks at it before the same is tried anywhere else."""
+        return next((event.process for event in self.events if event.code == DEGRADED), None)
+
     def _leave(self, unit: Unit) -> None:
         """Too much has failed for anything new to begin."""
         asked_for = self._asked_for(unit)
         if asked_for:
             self.lost.update(step.id for step in asked_for)
+            degraded = self._degraded()
             message = f"not begun: {len(self.failed_hosts)} failed, no more than {self.pace.most_failures} may"
+            if degraded is not None:
+                message = f"not begun: {degraded} is degraded"
             self._say(unit.process, unit.wave, Status.BLOCKED, asked_for, message=message)
 
     def _asked_for(self, unit: Unit) -> list[Step]:

@@ -272,11 +272,14 @@ class HostNginx(Program):
         self.host.path("/etc/nginx/conf.d/broken.conf").unlink(missing_ok=True)
 
     def reread(self) -> None:
-        """Take up what lies there now, whatever it is."""
-        log = self.host.path("/run/host/nginx.log")
-        before = log.read_text().count("start worker process ")
+        """Take up what lies there now, whatever it is; what was served before is served no more."""
+        before = self._workers()
         os.kill(self.process.pid, signal.SIGHUP)
-        until(lambda: log.read_text().count("start worker process ") >= before + 2)
+        until(lambda: len(now := self._workers()) == len(before) and not now & before)
+
+    def _workers(self) -> set[str]:
+        pid = self.process.pid
+        return set(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
 
     def said(self) -> str:
         with contextlib.suppress(OSError):

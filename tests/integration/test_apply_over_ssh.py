@@ -262,9 +262,8 @@ def test_java_opens_the_key_stores_that_were_made_on_the_host(stage: Stage, keys
 
 def listed(store: Path, password: str) -> str:
     done = subprocess.run(
-        [str(find_peer("keytool")), "-J-Xshare:auto", "-J-XX:TieredStopAtLevel=1", "-list", "-keystore", str(store)]
-        + ["-storetype", "PKCS12", "-storepass:env", "STORE_PASSWORD"],
-        env={"STORE_PASSWORD": password, "LC_ALL": "C"},
+        [str(find_peer("keytool")), "-list", "-keystore", store, "-storetype", "PKCS12", "-storepass:env", "PASSWORD"],
+        env={"PASSWORD": password, "LC_ALL": "C"},
         capture_output=True,
         text=True,
         check=False,
@@ -283,7 +282,8 @@ def test_a_key_that_its_owner_made_on_the_host_gets_its_certificate(stage: Stage
     on(
         stage["web1"],
         "mkdir -p /run/host/own && cd /run/host/own && openssl ecparam -name prime256v1 -genkey -noout -out ec"
-        " && openssl pkcs8 -topk8 -nocrypt -in ec -out key && openssl req -new -key key -subj /CN=schedule -out request",
+        " && openssl pkcs8 -topk8 -nocrypt -in ec -out key"
+        " && openssl req -new -key key -subj /CN=schedule -out request",
     )
     requests = estate.folder / "requests"
     requests.mkdir(exist_ok=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -62,6 +64,15 @@ def wire(stage: Stage) -> Iterator[Wire]:
         yield wire
 
 
+Wires = Callable[[str], Wire]
+
+
+@pytest.fixture
+def wires(stage: Stage) -> Iterator[Wires]:
+    with contextlib.ExitStack() as stack:
+        yield lambda name: stack.enter_context(Wire(stage, name))
+
+
 SHORT_SECONDS = 4.0
 
 
@@ -81,8 +92,8 @@ def impatient() -> Iterator[None]:
         for name in ("CHECK_SECONDS", "RELOAD_SECONDS", "KEY_SECONDS"):
             patch.setattr(f"mtlsctl.deliver.remote.{name}", SHORT_SECONDS)
         patch.setattr(session, "GREETING_SECONDS", SHORT_SECONDS)
-        patch.setitem(session.Request.__init__.__kwdefaults__ or {}, "seconds", SHORT_SECONDS)
-        patch.setitem(reach.SshOptions.__init__.__kwdefaults__ or {}, "login_seconds", SHORT_SECONDS)
+        for kind, name in ((session.Request, "seconds"), (reach.SshOptions, "login_seconds")):
+            patch.setitem(kind.__init__.__kwdefaults__ or {}, name, SHORT_SECONDS)
         short = session.script().replace(b"SECONDS_FOR_A_PROGRAM=10", b"SECONDS_FOR_A_PROGRAM=1")
         patch.setattr(session, "script", lambda: short)
         yield
@@ -198,7 +209,7 @@ def test_a_transfer_that_breaks_off_leaves_nothing_half_there(stage: Stage, wire
 @pytest.mark.parametrize("new_ones_too", [True, False])
 @pytest.mark.parametrize("place", ["operation.opened", "stage.renamed", "switch.intended", "switch.renamed"])
 def test_a_connection_that_falls_silent_ends_at_the_deadline(
-    stage: Stage, wire: Wire, place: str, new_ones_too: bool
+    stage: Stage, wire: Wire, place: str, *, new_ones_too: bool
 ) -> None:
     """Neither side is told: the other end stands open, with its lock, when the next apply comes."""
     estate = stage.estate(through(wire, stage.inventory()))
@@ -214,7 +225,94 @@ def test_a_connection_that_falls_silent_ends_at_the_deadline(
     converges(estate, stage)
 
 
-# --- a host that does not let us in, or is not the one ------------------------------------------------------------------
+@pytest.mark.usefixtures("nginx")
+def test_a_ca_that_a_host_out_of_reach_still_needs_is_not_dropped(stage: Stage, wires: Wires) -> None:
+    """Its callers know the old CA of the server only, so the server goes on with it."""
+    wire = wires("web2")
+    inventory = through(wire, stage.inventory())
+    estate = stage.estate(inventory)
+    estate.good("apply", "--yes")
+    before = stage.served()
+    inventory["services"]["schedule"]["certification_authority"] = {"generation": 2}
+    estate.write(inventory)
+    wire.down()
+    failed(estate.run("apply", "--yes"), 3, "M4303", "blocked")
+    assert stage.served() == before
+    assert stage.call("mail").outcome == LET_IN
+    wire.mend()
+    converges(estate, stage)
+    assert stage.served().issuer != before.issuer
+
+
+@pytest.mark.usefixtures("nginx")
+def test_a_host_that_restarts_between_switch_and_reload_serves_the_new_release(
+    stage: Stage, wire: Wire, nginx: HostNginx
+) -> None:
+    estate = stage.estate(through(wire, stage.inventory()))
+    estate.good("apply", "--yes")
+    before = stage.served()
+    estate.write(through(wire, changed(stage.inventory())))
+
+    def restart() -> None:
+        wire.down()
+        nginx.reread()
+
+    with at("switch.renamed", restart):
+        failed(estate.run("apply", "--yes"), 3, "M4301")
+    until(lambda: stage.served() == leaf_on(stage["web1"], "schedule") != before)
+    wire.mend()
+    ran = estate.good("apply", "--yes")
+    assert "an interrupted switch had taken place and is finished" in ran.err
+    converges(estate, stage)
+
+
+@pytest.mark.parametrize("place", ["stage.renamed", "switch.intended", "switch.renamed", "switch.reloaded"])
+def test_somebody_else_who_reloads_meanwhile_does_no_harm(stage: Stage, nginx: HostNginx, place: str) -> None:
+    estate = stage.estate()
+    estate.good("apply", "--yes")
+    estate.write(changed(stage.inventory()))
+    with at(place, nginx.reread) as reached:
+        estate.good("apply", "--yes")
+    assert place in reached
+    converges(estate, stage)
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ({"address": "nowhere.invalid"}, "M4303"),
+        ({"jump": "127.9.0.2:9"}, "M4311"),
+        ({"port": 9}, "M4303"),
+        ({"address": "::1", "port": 9}, "M4303"),
+    ],
+    ids=["no such name", "jump host down", "nobody listens", "nobody listens there over IPv6"],
+)
+def test_a_host_that_there_is_no_way_to_fails_alone(stage: Stage, words: dict[str, Any], code: str) -> None:
+    inventory = stage.inventory()
+    inventory["hosts"]["web1"] |= words
+    inventory["services"]["schedule"]["listeners"][0]["bind"] = "all"
+    estate = stage.estate(inventory)
+    failed(estate.run("apply", "--yes"), 3, code)
+    assert current(stage["web3"], "report").is_dir()
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_apply_that_is_interrupted_finishes_the_host_that_it_works_on(
+    stage: Stage, nginx: HostNginx, sent: signal.Signals, code: int
+) -> None:
+    del nginx
+    estate = stage.estate()
+    process = stopped(estate, "switch.intended")
+    os.kill(process.pid, sent)
+    os.kill(process.pid, signal.SIGCONT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, (out, err)
+    assert "what has begun is finished first" in err
+    assert stage.served() == leaf_on(stage["web1"], "schedule")
+    converges(estate, stage)
+
+
+# --- a host that does not let us in, or is not the one ----------------------------------------------------------------
 
 
 def test_an_unknown_host_key_stops_that_host_alone(stage: Stage) -> None:
@@ -269,6 +367,11 @@ def test_a_user_who_is_not_root_and_says_nothing_of_sudo_changes_nothing(stage: 
     estate.good("apply", "--yes")
 
 
+FILL = f"head -c 8m /dev/zero >{BASE}/.fill 2>/dev/null; truncate -s -$(({{room}} * 4096)) {BASE}/.fill"
+NAMES = f"mkdir {BASE}/.fill && cd {BASE}/.fill && seq 300 | xargs touch 2>/dev/null; ls | tail -n 3 | xargs rm"
+"""Room for a few pages, or for a few files."""
+
+
 # --- a host that cannot take it -------------------------------------------------------------------------------------
 
 
@@ -284,20 +387,20 @@ def test_a_read_only_file_system_fails_its_host_before_anything_is_switched(stag
 
 
 @pytest.mark.usefixtures("nginx")
-@pytest.mark.parametrize("pages", [1, 2, 3, 5])
-def test_a_full_disk_fails_its_host_and_leaves_what_was_served(stage: Stage, pages: int) -> None:
+@pytest.mark.parametrize("fill", [*(FILL.format(room=room) for room in (1, 2, 3, 5)), NAMES])
+def test_a_full_disk_fails_its_host_and_leaves_what_was_served(stage: Stage, fill: str) -> None:
     inventory = stage.inventory()
     estate = stage.estate(inventory)
-    on(stage["web1"], f"mkdir -p {BASE} && mount -t tmpfs -o size=4m,mode=0755 tmpfs {BASE}")
+    on(stage["web1"], f"mkdir -p {BASE} && mount -t tmpfs -o size=4m,nr_inodes=200,mode=0755 tmpfs {BASE}")
     estate.good("apply", "--yes")
     before = stage.served()
     estate.write(changed(inventory))
-    on(stage["web1"], f"head -c 8m /dev/zero >{BASE}/.fill 2>/dev/null; truncate -s -{pages * 4096} {BASE}/.fill")
+    on(stage["web1"], fill)
     ran = estate.run("apply", "--yes")
     failed(ran, 3, "No space left on device")
     assert stage.served() == before == leaf_on(stage["web1"], "schedule")
     assert list(stage["web1"].path(f"{BASE}/schedule/releases").glob("*.partial")) == []
-    on(stage["web1"], f"rm {BASE}/.fill")
+    on(stage["web1"], f"rm -r {BASE}/.fill")
     converges(estate, stage)
     stage.clear()
 
@@ -483,8 +586,7 @@ def stopped(estate: Estate, place: str) -> Any:
 
 
 def state_of(pid: int) -> str:
-    with open(f"/proc/{pid}/stat") as file:
-        return file.read().rpartition(")")[2].split()[0]
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def test_two_controllers_with_a_state_each_exclude_each_other(stage: Stage) -> None:

@@ -218,3 +218,75 @@ def test_every_place_of_a_switch_is_gone_through(world: World, monkeypatch: pyte
     with pytest.raises(DeliveryError):
         world.publish(before=OLD, after=NEW)
     assert log.read_text().split()[-4:] == ["switch.renamed", "back.renamed", "back.reloaded", "back.recorded"]
+
+
+class Wire(LocalTransport):
+    """A host whose connection is lost for good when `is_cut`; `dialled` counts what was tried to have it back."""
+
+    is_cut = False
+    dialled = 0
+    comes_back = False
+
+    def reconnect(self) -> None:
+        self.dialled += 1
+        if self.is_cut and not self.comes_back:
+            raise DeliveryError("nobody answers", code="M4303")
+        self.is_cut = False
+
+    def read_pointer(self, path: str) -> Pointer | None:
+        if self.is_cut:
+            raise DeliveryError("the connection was lost", code="M4301")
+        return super().read_pointer(path)
+
+
+@pytest.fixture
+def wired(world: World, tmp_path: Path) -> tuple[World, Wire]:
+    wire = Wire(DirectoryHost(name="here", directory=str(tmp_path)))
+    world.transport = wire
+    return world, wire
+
+
+def cut_while_settling(world: World, wire: Wire, monkeypatch: pytest.MonkeyPatch, code: str = "M4302") -> None:
+    def settle() -> None:
+        wire.is_cut = True
+        raise DeliveryError("it did not answer in time", code=code)
+
+    monkeypatch.setattr(world, "settle", settle)
+
+
+def test_a_host_that_falls_silent_is_dialled_once_more_and_put_back(
+    wired: tuple[World, Wire], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, wire = wired
+    world.publish(before=None, after=OLD)
+    wire.comes_back = True
+    cut_while_settling(world, wire, monkeypatch)
+    with pytest.raises(DeliveryError, match="did not answer in time; rolled back") as failed:
+        world.publish(before=OLD, after=NEW)
+    assert ("M4302", 1) == (failed.value.code, wire.dialled)
+    assert sha(OLD) == world.holds()
+    assert "switched back" == world.journal.lines[-1][0]
+
+
+def test_a_host_that_stays_silent_is_unknown_and_its_switch_stays_on_record(
+    wired: tuple[World, Wire], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, wire = wired
+    world.publish(before=None, after=OLD)
+    cut_while_settling(world, wire, monkeypatch)
+    with pytest.raises(DeliveryError, match="is not known") as failed:
+        world.publish(before=OLD, after=NEW)
+    assert ("M4302", 1) == (failed.value.code, wire.dialled)
+    assert any("nobody answers" in note for note in failed.value.notes)
+    assert "intended" == world.journal.lines[-1][0]
+
+
+def test_a_host_that_is_lost_on_the_way_back_is_unknown_and_not_degraded(
+    wired: tuple[World, Wire], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, wire = wired
+    world.publish(before=None, after=OLD)
+    cut_while_settling(world, wire, monkeypatch, code="M4204")
+    with pytest.raises(DeliveryError, match="is not known") as failed:
+        world.publish(before=OLD, after=NEW)
+    assert ("M4301", 0) == (failed.value.code, wire.dialled)

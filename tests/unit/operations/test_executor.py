@@ -333,3 +333,12 @@ def test_a_program_that_watches_its_certificates_holds_nobody_up() -> None:
     plan = plan_of(changed(before, "mail", authority=AuthorityPolicy(generation=2)), world)
     ran = run(plan, FakePublication(), world)
     assert ([], 3) == (ran.told_of(Status.BLOCKED), len(ran.told_of(Status.DONE)))
+
+
+def test_once_a_process_is_degraded_nothing_new_begins() -> None:
+    degraded = DeliveryError("h1/mail is degraded", code="M4108")
+    done = run(plan_of(CALENDAR, World()), FakePublication(broken=degraded))
+    assert 1 == len(done.told_of(Status.FAILED))
+    left = [event for event in done.executor.events if event.status is Status.BLOCKED]
+    assert left
+    assert {f"not begun: {done.failure().process} is degraded"} == {event.message for event in left}
