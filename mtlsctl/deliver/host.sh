@@ -382,7 +382,6 @@ verb_request_key() {
     spki=$(printf '%s' "$half" | base64 -d | sha256sum)
     spki=${spki%% *}
     [ "$spki" != "$NOTHING" ] && is_hex "$spki" 64 || fail 'openssl said nothing about the key'
-    attempt chmod 600 -- ./new.partial/key
     attempt sync -- ./new.partial/key
     attempt mv -fT -- ./new.partial/key "./$spki.key"
     attempt rm -rf -- ./new.partial
@@ -530,7 +529,7 @@ verb_stage() {
     for one in "$@"; do
         case $one in "link "*) link_beside "${one#link }" || exit 1 ;; esac
     done
-    if enter - "$BASE/$service/releases/$release"; then
+    if there "$BASE/$service/releases/$release" && enter - "$BASE/$service/releases/$release"; then
         ! holds "$@" || return 0
         cd ..
         delete_here "$release"
@@ -995,21 +994,19 @@ check_folder() {
 }
 
 nginx_test_text() {
-    cat <<END
-daemon off;
-pid "$place/nginx.pid";
+    printf '%s\n' "daemon off;
+pid \"$place/nginx.pid\";
 error_log stderr;
 events {}
 http {
     access_log off;
-    client_body_temp_path "$place/body";
-    proxy_temp_path "$place/proxy";
-    fastcgi_temp_path "$place/fastcgi";
-    uwsgi_temp_path "$place/uwsgi";
-    scgi_temp_path "$place/scgi";
-    include "$place/pointer.conf";
-}
-END
+    client_body_temp_path \"$place/body\";
+    proxy_temp_path \"$place/proxy\";
+    fastcgi_temp_path \"$place/fastcgi\";
+    uwsgi_temp_path \"$place/uwsgi\";
+    scgi_temp_path \"$place/scgi\";
+    include \"$place/pointer.conf\";
+}"
 }
 
 verb_check_nginx() {
