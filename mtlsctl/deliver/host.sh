@@ -23,7 +23,11 @@ ENTRY_LIMIT=2000
 SECONDS_FOR_A_PROGRAM=10
 CLOCK_LIMIT=300
 NOTHING=e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
-uid=$(id -u) || exit 3
+uid=
+while read -r name _ value _; do
+    [ "$name" != Uid: ] || uid=$value
+done 2>/dev/null </proc/self/status
+: "${uid:=$(id -u)}"
 # Unless the greeting says otherwise, no verb gives away a key or what holds one.
 keeps=keep
 
