@@ -14,7 +14,7 @@ from mtlsctl.operations.project import find_project
 from mtlsctl.operations.workspace import Workspace
 from mtlsctl.render.catalog import load_catalog
 from tests.support import ports
-from tests.support.patience import ENDED_SECONDS, HAPPENED_SECONDS
+from tests.support.patience import ANSWERED_SECONDS, ENDED_SECONDS, HAPPENED_SECONDS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,14 +26,15 @@ _PATIENTLY = f"""
 import sys
 from mtlsctl.cli.main import main
 from mtlsctl.deliver.local import LocalTransport
-from mtlsctl.operations import interrupted, publication
+from mtlsctl.operations import interrupted, publication, verify
 publication.SETTLE_SECONDS = interrupted.SETTLE_SECONDS = {HAPPENED_SECONDS}
 defaults = LocalTransport.__init__.__kwdefaults__
 defaults |= dict.fromkeys(("check_deadline_seconds", "reload_deadline_seconds"), {HAPPENED_SECONDS})
+verify.verify.__kwdefaults__["timeout_seconds"] = {ANSWERED_SECONDS}
 sys.argv[0] = "mtlsctl"
 main()
 """
-"""An apply as users start it, but that it gives up a program later, since what is slow here may be the machine."""
+"""These commands as users start them, but that they give up a program later: what is slow may be the machine."""
 
 Inventory = dict[str, Any]
 
@@ -82,7 +83,7 @@ class Estate:
         (self.root / "inventories" / ESTATE / "inventory.yaml").write_text(json.dumps(inventory, indent=1) + "\n")
 
     def run(self, *arguments: object, cwd: Path | None = None) -> Ran:
-        start = ["-c", _PATIENTLY] if arguments[0] == "apply" else ["-m", "mtlsctl.cli"]
+        start = ["-c", _PATIENTLY] if arguments[0] in ("apply", "verify") else ["-m", "mtlsctl.cli"]
         command = [sys.executable, *start, *map(str, arguments)]
         done = subprocess.run(
             command,
