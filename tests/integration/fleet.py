@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 import time
@@ -25,6 +24,7 @@ from mtlsctl.deliver.reach import PARAMIKO, SshOptions
 from mtlsctl.model.topology import SshHost
 from tests.conftest import find_peer
 from tests.integration.peers import Program
+from tests.support import ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -314,8 +314,8 @@ class Fleet:
 
 
 def free_port(address: str) -> int:
-    with socket.create_server((address, 0)) as taken:
-        return int(taken.getsockname()[1])
+    """A port that nobody has at this address."""
+    return ports.free_port(address)
 
 
 def sshd_version() -> tuple[int, int]:
