@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mtlsctl.errors import StateError
 from mtlsctl.store import codes
-from mtlsctl.store.schema import APPLICATION_ID, FORMAT
+from mtlsctl.store.schema import APPLICATION_ID, FORMAT, UPGRADES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,6 +79,10 @@ class Database:
             raise _broken(self.path, "it does not say whose state it is")
         return Meta._make(row)
 
+    def format(self) -> int:
+        """The number of its tables as they are."""
+        return int(self.connection.execute("PRAGMA user_version").fetchone()[0])
+
     def close(self) -> None:
         with self._alone:
             self.connection.close()
@@ -114,6 +118,8 @@ def _opened(path: Path, *, lineage: str | None, estate: str | None, mode: str) -
         with database.reading():
             _refuse_other_formats(database)
             _refuse_foreign(path, database.meta(), lineage=lineage, estate=estate)
+        if mode == "rw":
+            _bring_up_to_date(database)
     except BaseException:
         database.close()
         raise
@@ -169,6 +175,16 @@ def said_as_state_error(path: Path) -> Iterator[None]:
         ) from None
     except sqlite3.DatabaseError as error:
         raise _broken(path, str(error)) from None
+
+
+def _bring_up_to_date(database: Database) -> None:
+    """A state of an earlier mtlsctl gets the tables that it lacks, all or none."""
+    if database.format() == FORMAT:
+        return
+    with database.writing() as connection:
+        for number in range(database.format(), FORMAT):
+            connection.execute(UPGRADES[number])
+        connection.execute(f"PRAGMA user_version = {FORMAT}")
 
 
 def _refuse_other_formats(database: Database) -> None:

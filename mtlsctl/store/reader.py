@@ -216,6 +216,9 @@ def _leaf_ends(connection: sqlite3.Connection) -> dict[AuthorityId, datetime]:
 
 
 def _programs(connection: sqlite3.Connection) -> dict[str, dict[str, str]]:
+    """None in a backup from before they were kept."""
+    if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'programs'").fetchone():
+        return {}
     found: dict[str, dict[str, str]] = {}
     for host, program, version in connection.execute("SELECT host, program, version FROM programs ORDER BY 1, 2"):
         found.setdefault(host, {})[program] = version

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-FORMAT = 1
+FORMAT = 2
 """Grows with each change of the tables that an older mtlsctl cannot read; kept in `user_version`."""
 
 APPLICATION_ID = 0x6D746C73
 """`mtls` in ASCII: says of a SQLite file that it is ours (shown by `file`)."""
 
-TABLES = """
+PROGRAMS = """\
+CREATE TABLE programs (
+    host TEXT NOT NULL,
+    program TEXT NOT NULL,
+    version TEXT NOT NULL,
+    PRIMARY KEY (host, program)
+) STRICT;
+"""
+
+_TABLES = """
 CREATE TABLE meta (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     lineage TEXT NOT NULL,
@@ -160,18 +169,14 @@ CREATE TABLE hosts (
     name TEXT PRIMARY KEY,
     value TEXT NOT NULL
 ) STRICT;
-CREATE TABLE programs (
-    host TEXT NOT NULL,
-    program TEXT NOT NULL,
-    version TEXT NOT NULL,
-    PRIMARY KEY (host, program)
-) STRICT;
 """
 """`switch_members.release` is NULL for an instance that the process no longer names.
 
 `instances.newest` is the newest credential that came back, `last_sequence` the last number given out.
 `leaf_ends` counts what may have been signed, whether or not it came back.
 """
+
+TABLES = _TABLES + PROGRAMS
 
 GUARDS = """
 CREATE TRIGGER journal_is_not_updated BEFORE UPDATE ON journal
@@ -195,3 +200,6 @@ CREATE TRIGGER certificate_is_not_deleted BEFORE DELETE ON certificates
     BEGIN SELECT RAISE(ABORT, 'a certificate stays on record'); END;
 """
 """They stop mistakes, ours first. Whoever can write the file can drop them: then the chain tells."""
+
+UPGRADES = {1: PROGRAMS}
+"""What brings a state from that format to the next one."""

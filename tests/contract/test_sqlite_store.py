@@ -24,6 +24,7 @@ from mtlsctl.store.database import connect
 from mtlsctl.store.files import make_private_folder
 from mtlsctl.store.keysource import KeyFile, create_key_file
 from mtlsctl.store.port import Outcome
+from mtlsctl.store.schema import FORMAT
 from mtlsctl.store.sqlite import SqliteStore, create, open_store, restore
 from tests.contract.state_store import (
     CA_KEY,
@@ -175,9 +176,18 @@ def test_somebody_else_s_database_is_no_state(tmp_path: Path) -> None:
     assert caught.value.code == "M3003"
 
 
+def test_a_state_of_an_earlier_format_gets_the_tables_that_it_lacks(path: Path) -> None:
+    tamper(path, "DROP TABLE programs")
+    tamper(path, "PRAGMA user_version = 1")
+    for _ in range(2):
+        with closing(open_store(path, lineage=None, estate=None)) as store:
+            assert {} == store.snapshot().programs
+            assert () == store.check()
+
+
 def test_a_newer_format_is_not_opened(path: Path) -> None:
-    tamper(path, "PRAGMA user_version = 2")
-    with pytest.raises(StateError, match="format 2") as caught:
+    tamper(path, f"PRAGMA user_version = {FORMAT + 1}")
+    with pytest.raises(StateError, match=f"format {FORMAT + 1}") as caught:
         open_store(path, lineage=LINEAGE, estate=ESTATE)
     assert caught.value.code == "M3004"
 
