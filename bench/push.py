@@ -113,7 +113,7 @@ def _everywhere(hosts: list[Sshd], script: str, text: str | None = None) -> None
 def make_bench(stack: ExitStack, count: int, venvs: Path, forks: int | None) -> Bench:
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-push-")))
     fleet = stack.enter_context(Fleet(folder / "fleet"))
-    hosts = [fleet.start(f"host{number}", own=("/var/log/nginx",)) for number in range(count)]
+    hosts = [_start(fleet, f"host{number}") for number in range(count)]
     fleet.configure("\n".join(_block(host) for host in hosts))
     _everywhere(hosts, START, NGINX)
     ports = [free_port(host.address) for host in hosts]
@@ -131,6 +131,14 @@ def make_bench(stack: ExitStack, count: int, venvs: Path, forks: int | None) -> 
     }
     env.pop("SSH_AUTH_SOCK", None)
     return Bench(folder=folder, fleet=fleet, hosts=hosts, ports=ports, venvs=venvs, forks=forks, env=env)
+
+
+def _start(fleet: Fleet, name: str) -> Sshd:
+    """A host with SFTP, which the others copy files by."""
+    host = fleet.start(name, own=("/var/log/nginx",), start=False)
+    config = host.folder / "sshd_config"
+    config.write_text(config.read_text().replace("sftp /bin/false", "sftp internal-sftp"))
+    return fleet.run(host)
 
 
 def _block(host: Sshd) -> str:

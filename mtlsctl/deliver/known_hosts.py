@@ -14,6 +14,7 @@ import secrets
 import stat
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from mtlsctl.deliver.plain_files import read_plain
@@ -22,7 +23,7 @@ from mtlsctl.errors import DeliveryError
 from mtlsctl.model.diagnostic import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 MAX_FILE = 16 * 1024 * 1024
@@ -121,12 +122,16 @@ def look_up(files: Iterable[Path], names: Sequence[str]) -> Known:
     )
 
 
-def read_file(path: Path) -> Iterator[Entry]:
+def read_file(path: Path) -> Sequence[Entry]:
     """The lines of a file that hold a key; what cannot be read as one is passed over, as ssh does."""
-    for number, line in enumerate(_content(path).decode("utf-8", "replace").splitlines(), 1):
-        entry = parse_line(line, f"{path}:{number}")
-        if entry is not None:
-            yield entry
+    return _parse_all(_content(path), str(path))
+
+
+@lru_cache(maxsize=8)
+def _parse_all(content: bytes, path: str) -> tuple[Entry, ...]:
+    """Read for each host, and the same for all of them."""
+    lines = enumerate(content.decode("utf-8", "replace").splitlines(), 1)
+    return tuple(entry for number, line in lines if (entry := parse_line(line, f"{path}:{number}")) is not None)
 
 
 def _content(path: Path) -> bytes:

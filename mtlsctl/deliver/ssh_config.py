@@ -13,6 +13,7 @@ import signal
 import subprocess
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -227,7 +228,13 @@ def _included(asked: Asked, line: Line, folder: Path) -> Iterator[Path]:
 def read_lines(path: Path, *, must_exist: bool, is_private: bool) -> list[Line]:
     """The directives of a file; none where the file need not be there. Raises DeliveryError M4314."""
     text = _read(path, must_exist=must_exist, is_private=is_private)
-    return [line for number, one in enumerate(text.splitlines(), 1) for line in _parse(one, f"{path}:{number}")]
+    return list(_parse_all(text, str(path)))
+
+
+@lru_cache(maxsize=32)
+def _parse_all(text: str, path: str) -> tuple[Line, ...]:
+    """Read for each host, and the same for all of them."""
+    return tuple(line for number, one in enumerate(text.splitlines(), 1) for line in _parse(one, f"{path}:{number}"))
 
 
 def _read(path: Path, *, must_exist: bool, is_private: bool) -> str:
