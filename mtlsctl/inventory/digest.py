@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtlsctl.inventory.grammar import duration_text
@@ -13,6 +12,7 @@ from mtlsctl.model.topology import DirectoryHost
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from mtlsctl.model.topology import (
         AuthorityPolicy,
@@ -40,10 +40,11 @@ def digest_of(
     The first of a service's names stays the first (callers check it); every other order is forgotten.
     """
     policies: dict[tuple[CertificatePolicy, AuthorityPolicy], list[str | int]] = {}
+    top = f"{str(root.absolute()).rstrip('/')}/"
     meaning: dict[str, object] = {
         "name": name,
         "shared": _authority_words(shared),
-        "hosts": [_host(hosts[one], root.absolute()) for one in sorted(hosts)],
+        "hosts": [_host(hosts[one], top) for one in sorted(hosts)],
         "services": [_service(services[one], policies) for one in sorted(services)],
     }
     if refactoring.moved:
@@ -58,11 +59,11 @@ def digest_of(
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-def _host(host: Host, root: Path) -> list[object]:
+def _host(host: Host, top: str) -> list[object]:
+    """`top` is the root of the repository with a slash at its end: a folder below it is said from there."""
     if isinstance(host, DirectoryHost):
-        folder = Path(host.directory)
-        place = folder.relative_to(root) if folder.is_relative_to(root) else folder
-        return [host.name, "directory", str(place), host.address, host.seen_as, host.pid_files]
+        place = host.directory.removeprefix(top) if f"{host.directory}/" != top else "."
+        return [host.name, "directory", place, host.address, host.seen_as, host.pid_files]
     return [
         host.name,
         "ssh",

@@ -99,8 +99,9 @@ def choice(options: Mapping[str, Chosen], unbuilt: Mapping[str, str] | None = No
     return parse
 
 
+@lru_cache(maxsize=1024)
 def port(text: str) -> int:
-    """1 to 65535, decimal."""
+    """1 to 65535, decimal. The same few stand in thousands of listeners."""
     if _NUMBER.fullmatch(text) is None or not 1 <= int(text) <= MAX_PORT:
         raise Unfit(codes.PORT, f"`{shown(text)}` is not a port: a number from 1 to {MAX_PORT}")
     return int(text)

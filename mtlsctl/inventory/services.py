@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mtlsctl.inventory import codes, grammar
 from mtlsctl.inventory.outside import Beyond, read_outsiders
@@ -48,6 +48,7 @@ _CLIENT_CERTIFICATE = grammar.choice({mode.value: mode for mode in ClientCertifi
 _BOTH = ("1.2", "1.3")
 _AUTHORIZE = grammar.choice({one.value: one for one in Authorize})
 _FORWARD = grammar.choice({one.value: one for one in ForwardIdentity})
+_MANNER = frozenset({"bind", "client_certificate", "authorize", "forward_identity"})
 _SHORT_FORM = ("listen", "callers", "bind", "client_certificate", "authorize", "forward_identity", SHOWN, BELIEVED)
 
 
@@ -131,8 +132,7 @@ def _has_lost_callers(node: Map) -> bool:
     return any("callers" in door.lost for door in doors) or any(callers.is_holed for callers in _caller_lists(node))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Subject:
+class _Subject(NamedTuple):
     """The service that is being read."""
 
     words: Words
@@ -298,10 +298,8 @@ def _short_form(subject: _Subject) -> tuple[Listener, ...]:
         return ()
     port = words.read(node, "listen", grammar.port, None)
     at = node.values_at["listen"]
-    bind = words.read(node, "bind", _BIND, Bind.ALL)
-    mode = _mode(subject, node)
-    authorize = words.read(node, "authorize", _AUTHORIZE, Authorize.CALLERS)
-    callers = _callers(subject, node, at, mode)
+    manner = _manner(subject, node)
+    callers = _callers(subject, node, at, manner.client_certificate)
     outsiders = read_outsiders(subject.beyond, seq_of(node, "callers"))
     shown = read_server_certificate(subject.beyond, node, subject.runtime)
     if port is None:
@@ -309,10 +307,10 @@ def _short_form(subject: _Subject) -> tuple[Listener, ...]:
     return (
         Listener(
             port=port,
-            bind=bind,
-            client_certificate=mode,
-            authorize=authorize,
-            forward_identity=_forwarding(subject, node, mode),
+            bind=manner.bind,
+            client_certificate=manner.client_certificate,
+            authorize=manner.authorize,
+            forward_identity=manner.forward_identity,
             callers=callers,
             outsiders=outsiders,
             server_certificate=shown,
@@ -329,12 +327,9 @@ def _long_form(subject: _Subject, node: Map, count: int) -> Listener | None:
         words.problems.add(codes.UNNAMED_LISTENER, f"each of several listeners of `{subject.name}` needs a `name`", at)
     port = words.read(node, "port", grammar.port, None)
     at = node.values_at.get("port", node.at)
-    bind = words.read(node, "bind", _BIND, Bind.ALL)
-    mode = _mode(subject, node)
+    manner = _manner(subject, node)
     protocols = _protocols(words, node)
-    authorize = words.read(node, "authorize", _AUTHORIZE, Authorize.CALLERS)
-    forward = _forwarding(subject, node, mode)
-    callers = _callers(subject, node, at, mode)
+    callers = _callers(subject, node, at, manner.client_certificate)
     outsiders = read_outsiders(subject.beyond, seq_of(node, "callers"))
     shown = read_server_certificate(subject.beyond, node, subject.runtime)
     if port is None:
@@ -342,15 +337,39 @@ def _long_form(subject: _Subject, node: Map, count: int) -> Listener | None:
     return Listener(
         name=name,
         port=port,
-        bind=bind,
-        client_certificate=mode,
+        bind=manner.bind,
+        client_certificate=manner.client_certificate,
         protocols=protocols,
-        authorize=authorize,
-        forward_identity=forward,
+        authorize=manner.authorize,
+        forward_identity=manner.forward_identity,
         callers=callers,
         outsiders=outsiders,
         server_certificate=shown,
         span=words.problems.sources.span(at, str(node["port"])),
+    )
+
+
+class _Manner(NamedTuple):
+    """What four words say of a listener; few have any of them."""
+
+    bind: Bind = Bind.ALL
+    client_certificate: ClientCertificate = ClientCertificate.REQUIRED
+    authorize: Authorize = Authorize.CALLERS
+    forward_identity: ForwardIdentity | None = None
+
+
+_USUAL = _Manner()
+
+
+def _manner(subject: _Subject, node: Map) -> _Manner:
+    if _MANNER.isdisjoint(node):
+        return _USUAL
+    words, mode = subject.words, _mode(subject, node)
+    return _Manner(
+        bind=words.read(node, "bind", _BIND, Bind.ALL),
+        client_certificate=mode,
+        authorize=words.read(node, "authorize", _AUTHORIZE, Authorize.CALLERS),
+        forward_identity=_forwarding(subject, node, mode),
     )
 
 
@@ -436,12 +455,11 @@ def _callers(subject: _Subject, node: Map, door_at: Place, mode: ClientCertifica
         if "callers" not in node.lost and not (items is not None and items.is_holed):
             _check_without_callers(subject, node, door_at, mode)
         return ()
-    words, neighbours = subject.words, subject.neighbours
-    known = [
-        (name, at)
-        for name, at in words.unrepeated(items, "caller")
-        if (name in neighbours.surely_callers and name != subject.name) or _is_caller(subject, name, at)
-    ]
+    words, surely_callers, own = subject.words, subject.neighbours.surely_callers, subject.name
+    known = words.unrepeated(items, "caller")
+    named = {name for name, _ in known}
+    if own in named or not named <= surely_callers:
+        known = [(name, at) for name, at in known if _is_caller(subject, name, at)]
     spans = words.problems.sources.spans(known)
     return tuple([Caller(service=name, span=span) for (name, _), span in zip(known, spans, strict=True)])
 

@@ -280,12 +280,34 @@ class _Builder:
             yaml.AliasEvent: self._alias,
             yaml.DocumentStartEvent: self._document,
         }
-        next_event, scalar, word = parser.get_event, self._scalar, yaml.ScalarEvent
-        while (event := next_event()).__class__ is not yaml.StreamEndEvent:
-            if event.__class__ is word:  # Most are.
-                scalar(event)
-            elif (step := steps.get(event.__class__)) is not None:
-                step(event)
+        next_event, scalar, word, end = parser.get_event, self._scalar, yaml.ScalarEvent, yaml.StreamEndEvent
+        start = self._start
+        while (kind := (event := next_event()).__class__) is not end:
+            if kind is not word:
+                if (step := steps.get(kind)) is not None:
+                    step(event)
+                continue
+            # Most are words, and most of those the plain value of a key or the plain item of a list.
+            node, key, text = self._node, self._key, event.value
+            if (
+                event.anchor is None
+                and event.tag is None
+                and len(text) <= _CERTAINLY_SHORT
+                and text.isprintable()
+                and self._nodes < MAX_NODES
+            ):
+                if node.__class__ is Seq:
+                    self._nodes += 1
+                    node.append(text)
+                    node.items_at.append(start + event.start_mark.index)
+                    continue
+                if key is not None and node.__class__ is Map:
+                    self._nodes += 1
+                    node[key] = text
+                    node.values_at[key] = start + event.start_mark.index
+                    self._key = None
+                    continue
+            scalar(event)
         for node, key, first in self._put_away:
             set_aside(node.get(first), node.pop(key, None))
         return self._whole()

@@ -74,7 +74,7 @@ class Words:
     def unrepeated(self, items: Seq, what: str) -> Sequence[tuple[str, Place]]:
         """The words of a list with their places; a second one of the same text is reported and left out."""
         words = [(text, at) for text, at in zip(items, items.items_at, strict=True) if isinstance(text, str)]
-        if len(dict(words)) == len(words):
+        if len(words) == 1 or len(dict(words)) == len(words):
             return words
         return list(self._refuse_repeated(words, what))
 

@@ -72,6 +72,10 @@ class OutsideGrant(NamedTuple):
     identities: tuple[str, ...] | None
 
 
+DECLARED = "declared"
+"""The reason of a call that becomes declared."""
+
+
 class AccessChange(NamedTuple):
     """A call that becomes declared, or stops being so; `port` is the door's port as people know it.
 
@@ -83,7 +87,7 @@ class AccessChange(NamedTuple):
     edge: Edge
     port: int
     span: Span | None
-    reason: str = "declared"
+    reason: str = DECLARED
     outside: OutsideGrant | None = None
 
     @property
@@ -92,8 +96,7 @@ class AccessChange(NamedTuple):
         return self.edge.caller if self.outside is None else outside(self.edge.caller)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuthorityChange:
+class AuthorityChange(NamedTuple):
     """A CA to be made, or one whose key is to be destroyed (`op` REMOVE)."""
 
     op: Op
@@ -104,8 +107,7 @@ class AuthorityChange:
     """Whether time alone caused it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CertificateChange:
+class CertificateChange(NamedTuple):
     """A leaf to be issued (ADD), replaced (CHANGE) or retired with its instance (REMOVE)."""
 
     op: Op
@@ -119,8 +121,7 @@ class CertificateChange:
     """Whether it is for the key of the one before: of a certificate request that is signed again."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceChange:
+class ServiceChange(NamedTuple):
     """What else changes at an instance: trust, doors, calls, settings, template; `details` are short sentences."""
 
     op: Op
@@ -185,8 +186,7 @@ class Abandonment(NamedTuple):
     span: Span | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Risk:
+class Risk(NamedTuple):
     """Something that an approver should see first, though nothing blocks it."""
 
     code: str

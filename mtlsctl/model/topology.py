@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from mtlsctl.model.diagnostic import Span
     from mtlsctl.model.identifiers import DnsId
@@ -338,6 +339,9 @@ class Listener:
     span: Span | None = field(default=None, compare=False)
 
 
+_SEVERAL = 2
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
     """A service: one runtime, one or more hosts, the names that callers check, the doors that it opens.
@@ -367,6 +371,11 @@ class Service:
     @property
     def instances(self) -> tuple[InstanceId, ...]:
         return tuple([InstanceId(self.name, host) for host in self.hosts])
+
+    @property
+    def listeners_by_name(self) -> Sequence[Listener]:
+        """The listeners in the order of their names; most services have one or none."""
+        return self.listeners if len(self.listeners) < _SEVERAL else sorted(self.listeners, key=attrgetter("name"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

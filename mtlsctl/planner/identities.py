@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from mtlsctl.model.credential import KeyUsage
@@ -66,8 +65,9 @@ CLIENT_ONLY = frozenset({KeyUsage.CLIENT_AUTH})
 def calls_by_service(inventory: Inventory) -> dict[str, list[tuple[Service, Listener]]]:
     """The listeners that each service is declared to call, in the order of their identifiers."""
     calls: dict[str, list[tuple[Service, Listener]]] = defaultdict(list)
-    for _, service in sorted(inventory.services.items()):
-        for listener in sorted(service.listeners, key=attrgetter("name")):
+    for name in sorted(inventory.services):
+        service = inventory.services[name]
+        for listener in service.listeners_by_name:
             door = (service, listener)
             for caller in listener.callers:
                 calls[caller.service].append(door)
@@ -86,7 +86,7 @@ def services_compared_by_name(inventory: Inventory) -> frozenset[str]:
         caller.service
         for service in inventory.services.values()
         for listener in service.listeners
-        if listener.outsiders or any(caller.service in members for caller in listener.callers)
+        if listener.outsiders or (members and any(caller.service in members for caller in listener.callers))
         for caller in listener.callers
     )
     return members.union(beside_others)
@@ -96,10 +96,14 @@ def usages_of(
     service: Service, called: list[tuple[Service, Listener]], *, calls_outside: bool = False
 ) -> frozenset[KeyUsage]:
     """Listens: serverAuth. Calls a listener that asks for a certificate, or does not listen at all: clientAuth."""
-    shows = calls_outside or any(listener.client_certificate is not ClientCertificate.NONE for _, listener in called)
     if not service.listeners:
         return CLIENT_ONLY
-    return BOTH if shows else SERVER_ONLY
+    if calls_outside:
+        return BOTH
+    for _, listener in called:
+        if listener.client_certificate is not ClientCertificate.NONE:
+            return BOTH
+    return SERVER_ONLY
 
 
 def names_still_checked(inventory: Inventory, state: State) -> dict[str, set[str]]:

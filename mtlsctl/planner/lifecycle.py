@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mtlsctl.model.credential import (
     SHARED,
@@ -25,18 +24,20 @@ if TYPE_CHECKING:
     from mtlsctl.planner.identities import Wanted
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WantedAuthority:
-    """A CA as the inventory asks for it: whose it is (or SHARED), and what every name under it has to fit into."""
+class WantedAuthority(NamedTuple):
+    """A CA as the inventory asks for it: whose it is (or SHARED), and what every name under it has to fit into.
+
+    `is_live`: something of the owner is live, so that a first CA of its own means another trust model.
+    """
 
     owner: str
     policy: AuthorityPolicy
     names: tuple[str, ...] = ()
     addresses: bool = True
+    is_live: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuthorityDecision:
+class AuthorityDecision(NamedTuple):
     """The CA that is to sign: an existing one, or `profile` with the reasons to make it."""
 
     id: AuthorityId
@@ -45,8 +46,7 @@ class AuthorityDecision:
     reasons: tuple[Reason, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CredentialDecision:
+class CredentialDecision(NamedTuple):
     """The leaf that an instance is to present: an existing one, or `profile` with the reasons to issue it."""
 
     id: CredentialId
@@ -93,7 +93,7 @@ def decide_authority(
             return AuthorityDecision(id=current.id, not_after=current.not_after, profile=None)
     elif wanted.owner == SHARED:
         reasons = (Reason.FIRST_MEMBER,)
-    elif any(live.recipe.instance.service == wanted.owner for live in state.live.values()):
+    elif wanted.is_live:
         reasons = (Reason.TRUST_MODEL_CHANGED,)
     else:
         reasons = (Reason.NEW_SERVICE,)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from mtlsctl.model.credential import is_name_of_authority
@@ -103,6 +105,7 @@ def vouched_for_by_others(inventory: Inventory) -> Iterator[VouchedFor]:
 def outside_findings(scene: Scene) -> Iterator[Diagnostic]:
     """What cannot be enforced, or done without a gap, of calls from outside and to the outside."""
     others = tuple(vouched_for_by_others(scene.inventory))
+    callees_of = _callees_by_service(scene.inventory)
     for service in scene.inventory.services.values():
         runtime = scene.runtimes[service.runtime]
         for listener in service.listeners:
@@ -114,7 +117,7 @@ def outside_findings(scene: Scene) -> Iterator[Diagnostic]:
                 yield from _identity_findings(outsider, runtime, scene)
                 if listener.forward_identity is not None:
                     yield from _forwarding_findings(outsider, scene)
-        callees = _callees_of(service, scene.inventory)
+        callees = callees_of.get(service.name, set())
         if not runtime.enforcement.separate_trust:
             yield from _one_store_findings(service, runtime, others, callees)
         if not runtime.separate_servers:
@@ -171,11 +174,15 @@ def _forwarding_findings(outsider: Outsider, scene: Scene) -> Iterator[Diagnosti
             )
 
 
-def _callees_of(service: Service, inventory: Inventory) -> set[str]:
-    """The services and servers that a service calls."""
+def _callees_by_service(inventory: Inventory) -> Mapping[str, set[str]]:
+    """The services and servers that each service calls."""
+    found: dict[str, set[str]] = defaultdict(set)
     doors = ((one.name, listener.callers) for one in inventory.services.values() for listener in one.listeners)
     beyond = ((server.name, server.callers) for server in inventory.external_servers)
-    return {name for name, callers in (*doors, *beyond) if any(one.service == service.name for one in callers)}
+    for name, callers in chain(doors, beyond):
+        for caller in callers:
+            found[caller.service].add(name)
+    return found
 
 
 def _is_called(server: VouchedFor, service: Service) -> bool:

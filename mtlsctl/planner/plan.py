@@ -149,7 +149,7 @@ def _with_what_is_due(
         authority_changes=tuple(_authority_changes(course, caused, state, now)),
         certificate_changes=tuple(_certificate_changes(course, caused, state)),
         service_changes=tuple(
-            replace(change, due=change.instance not in by_inventory) for change in service_changes(live, course.desired)
+            change._replace(due=change.instance not in by_inventory) for change in service_changes(live, course.desired)
         ),
     )
 
@@ -219,19 +219,22 @@ def _decide_authorities(
     current = current_authorities(state)
     return {
         wanted.owner: decide_authority(wanted, current.get(wanted.owner), state, now, renew=renew)
-        for wanted in _wanted_authorities(inventory, checked)
+        for wanted in _wanted_authorities(inventory, state, checked)
     }
 
 
-def _wanted_authorities(inventory: Inventory, checked: Mapping[str, set[str]]) -> Iterator[WantedAuthority]:
-    services = inventory.services.values()
-    for service in services:
+def _wanted_authorities(
+    inventory: Inventory, state: State, checked: Mapping[str, set[str]]
+) -> Iterator[WantedAuthority]:
+    live = frozenset([instance.service for instance in state.live])
+    for service in inventory.services.values():
         if service.trust is TrustModel.SERVICE_CA:
             yield WantedAuthority(
                 owner=service.name,
                 policy=service.authority,
                 names=(*_names(service), *_transitional(service, checked)),
                 addresses=service.addresses,
+                is_live=service.name in live,
             )
     if inventory.has_authority(SHARED):
         yield WantedAuthority(owner=SHARED, policy=inventory.shared_authority)
@@ -439,15 +442,18 @@ def _requests(plan: Plan, inventory: Inventory) -> Iterator[KeyRequest]:
 
 
 def _next_due(course: _Course, inventory: Inventory) -> Due | None:
-    ends: dict[datetime, list[InstanceId | AuthorityId]] = defaultdict(list)
-    for instance, leaf in course.credentials.items():
-        ends[leaf.not_after - inventory.services[instance.service].certificate.renew_before].append(instance)
-    for owner, authority in course.authorities.items():
-        ends[authority.not_after - inventory.authority_policy(owner).renew_before].append(authority.id)
+    ends: list[tuple[datetime, InstanceId | AuthorityId]] = [
+        (leaf.not_after - inventory.services[instance.service].certificate.renew_before, instance)
+        for instance, leaf in course.credentials.items()
+    ]
+    ends += [
+        (authority.not_after - inventory.authority_policy(owner).renew_before, authority.id)
+        for owner, authority in course.authorities.items()
+    ]
     if not ends:
         return None
-    first = min(ends)
-    return Due(subject=min(map(str, ends[first])), at=first)
+    first = min([end for end, _ in ends])
+    return Due(subject=min([str(subject) for end, subject in ends if end == first]), at=first)
 
 
 def _fingerprint(plan: Plan) -> str:

@@ -165,7 +165,7 @@ def callee_of(
     shown = listener.server_certificate
     if shown is not None:
         anchors = frozenset([OutsideAnchor(service.name, one) for one in shown.trust])
-    endpoints = (Endpoint(InstanceId(service.name, host), hosts[host].address, listener.port) for host in service.hosts)
+    endpoints = [Endpoint(InstanceId(service.name, host), hosts[host].address, listener.port) for host in service.hosts]
     return Callee(
         listener=ListenerId(service.name, listener.name),
         endpoints=tuple(sorted(endpoints)),
@@ -201,8 +201,9 @@ def _callees_by_service(
 ) -> Mapping[str, list[Callee]]:
     """All that each service calls, in the order of the identifiers; the callers of a door have one callee in common."""
     found: dict[str, list[Callee]] = defaultdict(list)
-    for _, service in sorted(inventory.services.items()):
-        for listener in sorted(service.listeners, key=attrgetter("name")):
+    for name in sorted(inventory.services):
+        service = inventory.services[name]
+        for listener in service.listeners_by_name:
             callee = callee_of(service, listener, inventory.hosts, anchors_of[service.name])
             for caller in listener.callers:
                 found[caller.service].append(callee)
@@ -233,7 +234,7 @@ def desired_recipes(
         for instance in service.instances:
             host = inventory.hosts[instance.host]
             decision = credentials[instance]
-            listeners = [served_listener(listener, host, anchors_of) for listener in service.listeners]
+            listeners = [served_listener(listener, host, anchors_of) for listener in service.listeners_by_name]
             recipes[instance] = Recipe(
                 instance=instance,
                 process=process_of(instance, runtime),
@@ -242,7 +243,7 @@ def desired_recipes(
                 root=host.root,
                 credential=decision.id,
                 server_names=decision.presented_names,
-                listeners=tuple(sorted(listeners, key=attrgetter("name"))),
+                listeners=tuple(listeners),
                 callees=callees,
                 settings=service.settings,
                 holds_key=runtime.needs_key or not service.requests,

@@ -206,7 +206,8 @@ def access_rows(changes: Sequence[AccessChange], page: Page) -> list[tuple[Op, s
         return [(one.op, caller_of(one.caller), _door_of(one), _source_of(one)) for one in _ordered(changes)]
     doors: dict[tuple[ListenerId, int, Op, bool], list[AccessChange]] = defaultdict(list)
     for one in changes:
-        doors[one.edge.listener, one.port, one.op, one.edge.caller != ANYBODY].append(one)
+        op, (caller, listener), port, _, _, _ = one
+        doors[listener, port, op, caller != ANYBODY].append(one)
     return [_door_row(those) for _, those in sorted(doors.items())]
 
 
@@ -224,7 +225,7 @@ def _door_of(change: AccessChange) -> str:
 
 def _door_row(changes: Sequence[AccessChange]) -> tuple[Op, str, str, str]:
     """Of one listener and op; the row's source is that of its first caller."""
-    by_caller = {one.caller: one for one in changes}
+    by_caller = {one.edge.caller if one.outside is None else one.caller: one for one in changes}
     callers = sorted(by_caller)
     first = by_caller[callers[0]]
     return first.op, ", ".join([_UNNAMED.get(caller, caller) for caller in callers]), _door_of(first), _source_of(first)
