@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from mtlsctl.deliver.places import Place
 
 _VALUE_LENGTH = 300
+_NUMBER = re.compile(r"[0-9]{1,15}")
+_TOOLS = frozenset({"openssl", "tar", "coreutils", "flock", "systemd"})
+_PROGRAMS = frozenset({"nginx", "apache2", "httpd", "node", "java"})
+"""What host.sh looks for. Other names are nothing that was asked for, and versions go into the state."""
 _FACT = re.compile(r"([a-z][a-z0-9:_]{0,40}) (.+)")
 _CLOCK = re.compile(r"\d{9,11}\.\d{1,9}")
 
@@ -51,19 +55,19 @@ def parse_facts(text: bytes, sockets: bytes, *, asked: datetime, heard: datetime
     return HostFacts(
         kernel=known.get("uname", ""),
         system=known.get("system", ""),
-        uid=int(uid) if uid.isdecimal() else -1,
+        uid=int(uid) if _NUMBER.fullmatch(uid) else -1,
         has_systemd=known.get("init") == "systemd",
-        free_bytes=int(free) * 1024 if free.isdecimal() else None,
+        free_bytes=int(free) * 1024 if _NUMBER.fullmatch(free) else None,
         clock_off=_clock_off(known.get("clock", ""), asked, heard),
         round_trip=heard - asked,
-        tools=_versions(known, "tool:"),
-        programs=_versions(known, "program:"),
+        tools=_versions(known, "tool:", _TOOLS),
+        programs=_versions(known, "program:", _PROGRAMS),
         places=frozenset(place for _, place in listening(sockets.decode("ascii", "replace"), order)),
     )
 
 
-def _versions(known: dict[str, str], kind: str) -> tuple[tuple[str, str], ...]:
-    return tuple((name.removeprefix(kind), value) for name, value in sorted(known.items()) if name.startswith(kind))
+def _versions(known: dict[str, str], kind: str, names: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    return tuple((name, known[kind + name]) for name in sorted(names) if kind + name in known)
 
 
 def _clock_off(text: str, asked: datetime, heard: datetime) -> timedelta | None:

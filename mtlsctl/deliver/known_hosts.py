@@ -86,7 +86,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """What the files say about a host. `elsewhere` are keys of the bare name of a host with a port of its own."""
+    """What the files say about a host. `elsewhere` are keys of the bare name of a host with a port of its own.
+
+    They count, as with ssh, only while nothing is known of that port: what answers at another port of the address may
+    be another machine, and the key of one must not pass for the other's.
+    """
 
     keys: tuple[Entry, ...] = ()
     elsewhere: tuple[Entry, ...] = ()
@@ -94,7 +98,7 @@ class Known:
     authorities: tuple[Entry, ...] = ()
 
     def has(self, key: HostKey) -> bool:
-        return any(one.key == key for one in self.keys + self.elsewhere)
+        return any(one.key == key for one in self.keys or self.elsewhere)
 
     def is_revoked(self, key: HostKey) -> bool:
         return any(one.key == key for one in self.revoked)
@@ -102,7 +106,7 @@ class Known:
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of key that the host is known by, in order: to be asked for before all others."""
-        return tuple(dict.fromkeys(one.key.kind for one in self.keys + self.elsewhere))
+        return tuple(dict.fromkeys(one.key.kind for one in self.keys or self.elsewhere))
 
 
 def look_up(files: Iterable[Path], names: Sequence[str]) -> Known:

@@ -55,12 +55,15 @@ _SPKI = re.compile(r"[0-9a-f]{64}")
 _PATH = re.compile(r"[A-Za-z0-9._@+][A-Za-z0-9._@+-]*(/[A-Za-z0-9._@+][A-Za-z0-9._@+-]*)*")
 """What host.sh takes for a path below a folder, but for `.` and `..`."""
 _PATH_LIMIT = 255
-_ENTRY = re.compile(r"([a-zA-Z?]) ([0-7]{1,5}) ([0-9]{1,12}) (.+)")
+_ENTRY = re.compile(r"([a-zA-Z?]) ([0-7]{1,5}) ([0-9]{1,12}) (.{1,4096})")
+_ENTRY_LIMIT = 2001
+"""Entries of a listing: one more than host.sh lets pass. A host that does not run it may say any number."""
 _DIGEST = re.compile(r"([0-9a-f]{64})  \./(.+)")
 _HALF = re.compile(r"([0-9a-f]{64}|-) (.+)")
 _MODE = re.compile(r"[0-7]{3,4}")
 _FILE = re.compile(r"file ([0-7]{3,4})")
 _STATUS = re.compile(r"(test|start|modules) ([0-9]{1,3})")
+_EXIT = re.compile(r"[0-9]{1,3}")
 _UNKNOWN = "0" * 64
 LOCKED = "M4312"
 _HOLDER_LINES = 5
@@ -456,9 +459,10 @@ class RemoteTransport:
             seconds=CHECK_SECONDS,
         )
         status, read, said = _frames(answer, 3)
-        if not status.isdigit():
+        ended = _EXIT.fullmatch(_text(status))
+        if ended is None:
             raise _nonsense()
-        return int(status), _decoded(read), _text(said)
+        return int(ended[0]), _decoded(read), _text(said)
 
 
 def _holder() -> str:
@@ -629,9 +633,9 @@ def _ran(answer: Answer) -> tuple[str, Ran] | None:
 
 def _entries(text: str) -> Iterator[tuple[str, int, int]]:
     """(path, mode, size) of each file in a listing."""
-    for line in text.splitlines():
+    for number, line in enumerate(text.splitlines()):
         found = _ENTRY.fullmatch(line)
-        if found is None:
+        if found is None or number >= _ENTRY_LIMIT:
             raise _nonsense()
         if found[1] in "f?":
             yield found[4], int(found[2], 8), int(found[3])

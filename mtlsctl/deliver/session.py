@@ -41,6 +41,8 @@ _NOISE_LIMIT = 64 * 1024
 _UNREAD_LIMIT = 16 * 1024
 """Bytes of requests under way at once: they fit into the pipe there, so no side waits for the other to read."""
 _LINE_LIMIT = 64
+_FRAME_LIMIT = 16
+"""Frames of one answer; no verb gives more than a handful, and empty ones would count for nothing else."""
 _CHUNK = 64 * 1024
 _REFUSALS = frozenset(
     {
@@ -61,6 +63,7 @@ _REFUSALS = frozenset(
     }  # what host.sh says
 )
 _FRAME = re.compile(rb"(?:(?P<data>D)|E (?P<code>M[0-9]{4})) (?P<size>0|[1-9][0-9]{0,8})|(?P<done>O)")
+_USER_NUMBER = re.compile(rb"[0-9]{1,10}")
 _MISSING = re.compile(rb"(?:^|[ :])(sh|head|sudo): (?:command )?not found", re.MULTILINE)
 _ADVICE = {
     "No space left on device": "free some space there, then run the same command again; nothing was switched",
@@ -156,7 +159,7 @@ class Session:
         if isinstance(answer, DeliveryError):
             raise answer
         words = b" ".join(answer).split()
-        if len(words) != 2 or words[0] != PROTOCOL or not words[1].isdigit():  # noqa: PLR2004  number and user
+        if len(words) != 2 or words[0] != PROTOCOL or _USER_NUMBER.fullmatch(words[1]) is None:  # noqa: PLR2004
             raise self._nonsense("it greets in a way that we do not know")
         return int(words[1])
 
@@ -226,7 +229,7 @@ class Session:
             if found["done"]:
                 return tuple(frames)
             size = int(found["size"])
-            if size > (left if found["data"] else MESSAGE_LIMIT):
+            if len(frames) == _FRAME_LIMIT or size > (left if found["data"] else MESSAGE_LIMIT):
                 raise self._error(f"it said too much in answer to `{request.verb}`", "M4310")
             data = self._exactly(size, deadline)
             if found["code"]:

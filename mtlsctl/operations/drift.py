@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from mtlsctl.store.port import StateWriter
 
 
+_FILES_SHOWN, _NAME_SHOWN = 10, 255
+
+
 def pointer_path(runtime: Runtime, process: ProcessId) -> str:
     """Where the pointer of a process lies on its host."""
     return runtime.pointer_path.replace("{service}", process.name)
@@ -58,9 +61,15 @@ class Drift:
             case DriftKind.RELEASE_GONE:
                 return f"{self.instances[0]}: its release is gone; it is made anew"
             case DriftKind.RELEASE_ALTERED:
-                return f"{self.instances[0]}: its release was altered ({', '.join(self.files)}); it is made anew"
+                return f"{self.instances[0]}: its release was altered ({self._files_shown()}); it is made anew"
             case DriftKind.KEY_GONE:
                 return f"{self.instances[0]}: its key is gone from the host; a new certificate is issued"
+
+    def _files_shown(self) -> str:
+        """The host says these names: no more of them than a person reads."""
+        more = len(self.files) - _FILES_SHOWN
+        names = [*(one[:_NAME_SHOWN] for one in self.files[:_FILES_SHOWN]), *([f"{more} more"] if more > 0 else [])]
+        return ", ".join(names)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -203,6 +203,11 @@ def _signed(
             signed.append(sign(one, keys.get(one.draft.profile.authority) or _own_key(one.draft, transports)))
         except DeliveryError as error:
             failed[one.draft.profile.id.instance] = error
+        except PreflightError as error:
+            if one.draft.profile.authority in keys:
+                raise
+            # The host that was to sign said something else, which is no reason to keep others waiting.
+            failed[one.draft.profile.id.instance] = error
     return signed, failed
 
 

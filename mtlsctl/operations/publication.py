@@ -301,7 +301,7 @@ class _Inspection:
             stores=rendered.stores,
             combined=rendered.staged.combined,
         )
-        _refuse_altered(rendered, staged, files)
+        refuse_altered(rendered, staged, files)
         self.warnings.extend((*warnings, *self._foreign_keys(rendered)))
         self.receipts[rendered.recipe.instance] = make_receipt(
             rendered.record.release, rendered.record.release_digest, files
@@ -331,7 +331,7 @@ class _Inspection:
                 )
 
 
-def _refuse_altered(rendered: Rendered, staged: StagedRelease, files: Mapping[str, HeldFile]) -> None:
+def refuse_altered(rendered: Rendered, staged: StagedRelease, files: Mapping[str, HeldFile]) -> None:
     """A release of that name may have lain there before: it has to hold exactly what was rendered and staged.
 
     That goes for stores too: one that lay there with the right content was staged with the bytes that it had.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from mtlsctl.errors import PreflightError
 from mtlsctl.model.runtime import Reload
 from mtlsctl.model.topology import DirectoryHost
 from mtlsctl.operations.connections import FORKS, at_each
@@ -172,11 +173,15 @@ def _look(expected: Served) -> WireView:
         state = OnWire.EXPECTED if is_meant else OnWire.SILENT
         return WireView(address=expected.address, port=expected.port, state=state, why="the handshake is refused")
     same = sha256(flight.leaf_der).hexdigest() == expected.certificate_sha256
+    try:
+        serial = f"{parse_certificate(flight.leaf_der).certificate.serial_number:x}"
+    except PreflightError:
+        serial = ""  # whoever answers there shows bytes of any kind
     return WireView(
         address=expected.address,
         port=expected.port,
         state=OnWire.EXPECTED if same else OnWire.OTHER,
-        serial=f"{parse_certificate(flight.leaf_der).certificate.serial_number:x}",
+        serial=serial,
     )
 
 

@@ -65,10 +65,17 @@ def render_releases(
     """Every release of every wave. Raises what a template or a value is at fault for, before any host is touched."""
     certificates = _Certificates(reader)
     return {
-        step.id: _render(step.recipe, state, certificates, catalog[step.recipe.runtime])
+        step.id: _render(
+            step.recipe, state.credentials[step.recipe.credential], certificates, catalog[step.recipe.runtime]
+        )
         for step in steps
         if step.recipe is not None
     }
+
+
+def render_again(recipe: Recipe, credential: Credential, reader: StateReader, folder: RuntimeFolder) -> Rendered:
+    """A release that was live once, as it was rendered; raises as `render_releases` does, too for other templates."""
+    return _render(recipe, credential, _Certificates(reader), folder)
 
 
 class _Certificates:
@@ -88,8 +95,7 @@ class _Certificates:
         return self._known[wanted]
 
 
-def _render(recipe: Recipe, state: State, certificates: _Certificates, folder: RuntimeFolder) -> Rendered:
-    credential = state.credentials[recipe.credential]
+def _render(recipe: Recipe, credential: Credential, certificates: _Certificates, folder: RuntimeFolder) -> Rendered:
     shown = {one for served in recipe.listeners if served.shows is not None for one in served.shows.chain}
     policies = [served.policy for served in recipe.listeners] + [callee.policy for callee in recipe.callees]
     anchors = {one: certificates.of(one) for policy in policies for one in policy.anchors}

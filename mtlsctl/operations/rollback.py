@@ -15,8 +15,8 @@ from mtlsctl.operations.executor import live_members
 from mtlsctl.operations.history import previous_releases
 from mtlsctl.operations.observe import hosts_of, look_at_hosts
 from mtlsctl.operations.progress import ProcessEvent, Status
-from mtlsctl.operations.publication import Publication, make_receipt
-from mtlsctl.operations.releases import Member
+from mtlsctl.operations.publication import Publication, make_receipt, refuse_altered
+from mtlsctl.operations.releases import Member, render_again
 from mtlsctl.pki.preflight import preflight
 from mtlsctl.planner.edges import live_edges, open_doors
 from mtlsctl.render.stores import specifications
@@ -175,7 +175,8 @@ class _Search:
                 f"the release {release} of {instance} is from before a service was renamed", code=UNFIT
             )
         policies = [served.policy for served in recipe.listeners] + [callee.policy for callee in recipe.callees]
-        stores = specifications(recipe, self.workspace.catalog[recipe.runtime].manifest)
+        folder = self.workspace.catalog[recipe.runtime]
+        stores = specifications(recipe, folder.manifest)
         preflight(
             files,
             recipe=recipe,
@@ -186,6 +187,11 @@ class _Search:
             stores=stores,
             combined=tuple(one.path for one in stores if one.kind is StoreKind.COMBINED),
         )
+        # Its receipt is not kept, so that nobody altered what no pre-flight reads shows only beside what it was.
+        if recipe.runtime_digest == folder.runtime.digest:
+            rendered = render_again(recipe, credential, self.writer, folder)
+            if rendered.record.release == release:
+                refuse_altered(rendered, rendered.staged, files)
         live = self.state.live[instance].receipt.release
         receipt = make_receipt(release, record.release_digest, files)
         return Return(live=live, record=record, receipt=receipt, credential=credential)

@@ -112,3 +112,16 @@ def test_a_release_that_was_altered_on_its_host_is_not_pointed_at(estate: Estate
     ran = estate.run("rollback", "--yes", "-o", "json")
     assert 3 == ran.code
     assert ["schedule@web1"] == [one["instance"] for one in ran.json["unfit"]]
+
+
+def test_a_release_whose_configuration_was_altered_is_not_pointed_at(estate: Estate) -> None:
+    first = live(estate)
+    upstream(estate, 8081)
+    old = estate.folder / "out/web1/etc/mtlsctl/schedule/releases" / first["schedule@web1"]
+    (file,) = [one for one in old.rglob("*.conf") if "ssl_verify_client" in one.read_text()]
+    file.chmod(0o640)
+    file.write_text(file.read_text().replace("ssl_verify_client on;", "ssl_verify_client off;"))
+    ran = estate.run("rollback", "--yes", "-o", "json")
+    assert 3 == ran.code
+    assert [("schedule@web1", "M4110")] == [(one["instance"], one["code"]) for one in ran.json["unfit"]]
+    assert first["schedule@web1"] != live(estate)["schedule@web1"]

@@ -54,6 +54,16 @@ def test_a_host_is_found_by_its_names(tmp_path: Path, patterns: str, names: list
     assert not found.has(OTHER)
 
 
+def test_the_key_of_another_port_does_not_pass_for_that_of_a_known_one(tmp_path: Path) -> None:
+    names = ["[web1]:2222", "web1"]
+    found = look_up([known(tmp_path, f"[web1]:2222 {KEY.text}\nweb1 {OTHER.text}\nweb1 {RSA.text}\n")], names)
+    judge(found, KEY, host="web1", place="web1:2222")
+    with pytest.raises(DeliveryError) as refused:
+        judge(found, OTHER, host="web1", place="web1:2222")
+    assert "M4305" == refused.value.code
+    assert (KEY.kind,) == found.kinds
+
+
 def test_a_line_that_is_none_is_passed_over(tmp_path: Path) -> None:
     text = f"# web1 {KEY.text}\n\nweb1\nweb1 ssh-ed25519\nweb1 ssh-rsa {KEY.text.split()[1]}\nweb1 ssh-ed25519 !!!\n@x web1 {KEY.text}\n|1|x web1 {KEY.text}\n"  # noqa: E501
     assert look_up([known(tmp_path, text)], ["web1"]).keys == ()

@@ -230,3 +230,21 @@ def test_the_greeting_has_a_deadline() -> None:
     with pytest.raises(DeliveryError) as found:
         session.greet(deadline=time.monotonic() + SOON, become=False, keeps_keys=True)
     assert ("M4302", 1) == (found.value.code, channel.closed)
+
+
+@pytest.mark.parametrize("number", [b"9" * 5_000, b"9" * 11, b"-1"])
+def test_a_greeting_with_a_number_that_is_none_is_not_taken(number: bytes) -> None:
+    def answer(heard: bytes) -> bytes:
+        said = greeting(heard).partition(b"D ")[0]
+        content = b"1 " + number
+        return said + b"D %d\n%sO\n" % (len(content), content)
+
+    with pytest.raises(DeliveryError) as found:
+        open_session(lambda _: Script(answer), "web1", become=False)
+    assert "M4309" == found.value.code
+
+
+def test_frames_without_end_and_without_content_are_not_gathered() -> None:
+    session, channel = opened(b"D 0\n" * 17)
+    assert "M4310" == code_of(session, ASK)[0]
+    assert channel.closed
