@@ -307,6 +307,8 @@ class _Run:
             self.writer.open_operation("apply")
             self._tidy(self._hosts_to_tidy(everywhere=True), is_left_undone=True)
             self.writer.close_operation(Outcome.DONE)
+        if told := self._told_otherwise():
+            self.writer.record_hosts([self.hosts[name] for name in told])
         return Applied(
             planned=self.planned,
             approved=True,
@@ -314,6 +316,18 @@ class _Run:
             serial=self.writer.snapshot().serial,
             unreachable=frozenset(self.unreachable),
         )
+
+    def _told_otherwise(self) -> list[str]:
+        """Hosts that were looked at and of which the state says something else, such as their address."""
+        known = self.planned.state.hosts
+        return [
+            name
+            for name, host in sorted(self.hosts.items())
+            if name in known
+            and known[name] != host
+            and name not in self.unreachable
+            and self.wishes.scope.holds_host(name)
+        ]
 
     def _is_left_undone(self) -> bool:
         """Whether the operation before this one did not end as it should."""
@@ -335,7 +349,7 @@ class _Run:
         plan = self.planned.plan
         transports = self._transports({process.host for process in plan.processes} - self.unreachable.keys())
         asked_for = [name for name in sorted(transports) if self.wishes.scope.holds_host(name)]
-        self.writer.record_hosts([self.hosts[name] for name in asked_for])
+        self.writer.record_hosts([self.hosts[name] for name in sorted({*asked_for, *self._told_otherwise()})])
         keep_outside(self.writer, self.planned.inventory, plan.steps)
         unfit = self._issue(transports)
         state = self.writer.snapshot()

@@ -40,6 +40,7 @@ from mtlsctl.planner.safety import (
     budget_findings,
     change_refusals,
     enforcement_refusals,
+    machine_risks,
     name_refusals,
     opening_risks,
     owner_risks,
@@ -85,7 +86,7 @@ def make_plan(
     raises KeyError for one that is missing.
     """
     done = refactored(inventory, state, runtimes)
-    state = done.state
+    known, state = state.hosts, done.state
     course = _chart(inventory, state, runtimes, now, renew=True)
     caused = course if not course.is_due else _chart(inventory, state, runtimes, now, renew=False)
     live = _live_recipes(state)
@@ -116,6 +117,7 @@ def make_plan(
             *(outside_risks(scene, _to_be_shown(course), state) if scene.is_concerned else ()),
             *shown_risks(scene),
             *placement_risks(inventory, live, course.desired),
+            *machine_risks(inventory, state, known),
             *restart_risks(inventory, course.steps),
             *owner_risks(inventory, state),
         ),

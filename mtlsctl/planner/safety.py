@@ -9,7 +9,7 @@ from mtlsctl.model.credential import SHARED
 from mtlsctl.model.diagnostic import Diagnostic, Severity
 from mtlsctl.model.plan import Op, Risk
 from mtlsctl.model.program import found_as, too_old
-from mtlsctl.model.topology import ANYBODY, Authorize, ClientCertificate, InstanceId, TrustModel
+from mtlsctl.model.topology import ANYBODY, Authorize, ClientCertificate, InstanceId, SshHost, TrustModel
 from mtlsctl.model.trust import (
     NAME_BYTES_LIMIT,
     NAME_BYTES_WARN,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mtlsctl.model.release import Recipe, ServedListener
     from mtlsctl.model.runtime import Runtime
     from mtlsctl.model.state import State
-    from mtlsctl.model.topology import Inventory, Listener, ProcessId, Service
+    from mtlsctl.model.topology import Host, Inventory, Listener, ProcessId, Service
     from mtlsctl.model.trust import OutsideFacts
 
 CANNOT_ENFORCE = "M2001"
@@ -54,6 +54,7 @@ OPEN_TO_ANYBODY = "M2103"
 NEEDS_RESTART = "M2104"
 KEY_OF_ANOTHER = "M2105"
 HOST_GIVEN_UP = "M2106"
+MOVED_MACHINE = "M2107"
 
 MEANINGS = {
     CANNOT_ENFORCE: "the runtime cannot refuse an undeclared caller as the listener is to refuse it",
@@ -77,6 +78,7 @@ MEANINGS = {
     HOST_GIVEN_UP: "a host is given up with keys that are good until their end",
     NEW_PLACEMENT: "a service's key goes to a host for the first time",
     MOVED_FOLDER: "a host's folder is another now",
+    MOVED_MACHINE: "a host is reached at another address now, so that its keys may go to another machine",
     OPEN_TO_ANYBODY: "a listener begins to let in whoever comes without a certificate",
     NEEDS_RESTART: "a program takes up its new files only when it is restarted, which mtlsctl does not do",
     KEY_OF_ANOTHER: "a service's certificate is issued for a key that somebody else made and keeps",
@@ -353,6 +355,36 @@ def placement_risks(
             for host, (old, new) in moved.items()
         ),
     )
+
+
+def machine_risks(inventory: Inventory, state: State, known: Mapping[str, Host]) -> Iterator[Risk]:
+    """Hosts that live services are on and that are another machine now, as far as their address tells.
+
+    No file changes by that, so no step says it; but what finds no key there makes one and has it believed. `known` are
+    the hosts by the names that they had, before any was renamed: a new name may bring a new address with it.
+    """
+    names = {move.new: move.old for move in inventory.moved if move.old in known}
+    for name, host in inventory.hosts.items():
+        before = known.get(names.get(name, name))
+        services = sorted(one.service for one in inventory.instances() if one.host == name and one in state.live)
+        if not services or before is None or not isinstance(host, SshHost):
+            continue
+        was, now = _reached_at(before), _reached_at(host)
+        if was != now:
+            yield Risk(
+                code=MOVED_MACHINE,
+                summary=f"{name} is {now} now, not {was}: whoever answers there is {', '.join(services)}",
+                span=host.span,
+            )
+
+
+_SSH_PORT = 22
+
+
+def _reached_at(host: Host) -> str:
+    if not isinstance(host, SshHost):
+        return f"in the folder {host.directory}"
+    return f"at {host.address}" if host.port == _SSH_PORT else f"at {host.address} port {host.port}"
 
 
 def owner_risks(inventory: Inventory, state: State) -> Iterator[Risk]:

@@ -12,7 +12,15 @@ import pytest
 from mtlsctl.model.credential import AuthorityId, CredentialId
 from mtlsctl.model.diagnostic import Severity
 from mtlsctl.model.release import Recipe, ServedListener
-from mtlsctl.model.topology import AuthorityPolicy, Bind, ClientCertificate, ForwardIdentity, ProcessId
+from mtlsctl.model.topology import (
+    AuthorityPolicy,
+    Bind,
+    ClientCertificate,
+    ForwardIdentity,
+    MovedHost,
+    ProcessId,
+    SshHost,
+)
 from mtlsctl.model.trust import PeerPolicy
 from mtlsctl.planner import safety
 from mtlsctl.planner.plan import make_plan
@@ -67,6 +75,38 @@ def test_a_host_whose_folder_moved_is_shown_first() -> None:
     moved = estate(*CALENDAR.services.values(), hosts=[host("h1", address="127.0.0.1", directory="/elsewhere")])
     (risk,) = plan_of(moved, applied(CALENDAR)).risks
     assert ("M2102", True) == (risk.code, "stays there" in risk.summary)
+
+
+def test_a_host_that_is_reached_at_another_address_is_shown_though_no_file_changes() -> None:
+    def reached(**more: Any) -> Inventory:
+        return replace(
+            CALENDAR, hosts={**CALENDAR.hosts, "h1": SshHost(**{"name": "h1", "address": "h1.test", **more})}
+        )
+
+    world = applied(reached())
+    world.state = replace(world.state, hosts=reached().hosts)
+    assert () == plan_of(reached(user="deploy", become=True), world).risks
+    (risk,) = plan_of(reached(address="elsewhere.test"), world).risks
+    assert ("M2107", True) == (risk.code, "h1 is at elsewhere.test now, not at h1.test: " in risk.summary)
+    (risk,) = plan_of(reached(port=2222), world).risks
+    assert "h1 is at h1.test port 2222 now" in risk.summary
+
+
+def test_a_host_that_is_renamed_and_reached_elsewhere_is_shown_too() -> None:
+    def named(name: str, address: str) -> Inventory:
+        services = {
+            one.name: replace(one, hosts=tuple(name if at == "h1" else at for at in one.hosts))
+            for one in CALENDAR.services.values()
+        }
+        others = {at: one for at, one in CALENDAR.hosts.items() if at != "h1"}
+        hosts = {**others, name: SshHost(name=name, address=address)}
+        return replace(CALENDAR, services=services, hosts=hosts)
+
+    world = applied(named("h1", "h1.test"))
+    world.state = replace(world.state, hosts=named("h1", "h1.test").hosts)
+    moved = (MovedHost(old="h1", new="z1", span=line(9)),)
+    assert "M2107" not in [one.code for one in plan_of(replace(named("z1", "h1.test"), moved=moved), world).risks]
+    assert "M2107" in [one.code for one in plan_of(replace(named("z1", "z1.test"), moved=moved), world).risks]
 
 
 # --- what was found on hosts ----------------------------------------------------------------------------------------
