@@ -194,7 +194,10 @@ def _read(file: Path) -> bytes:
 def places_of(pointer: bytes) -> frozenset[Place]:
     """Where a pointer file of ours makes Apache listen."""
     return frozenset(
-        (None if found["address"] is None else found["address"].decode().strip("[]"), int(found["port"]))
+        (
+            None if found["address"] is None else found["address"].decode("ascii", "replace").strip("[]"),
+            int(found["port"]),
+        )
         for found in _LISTEN.finditer(pointer)
     )
 

@@ -184,6 +184,10 @@ def test_the_program_has_two_names_and_no_third(tmp_path: Path) -> None:
                 child.kill()
 
 
+def test_an_address_of_a_pointer_file_that_is_no_text_is_no_error() -> None:
+    assert {("\ufffd", 80)} == apache.places_of(b'Listen "\xff:80" https\n')
+
+
 def test_the_places_of_a_pointer_file_are_its_own_listen_lines() -> None:
     text = b'Listen "8443" https\nListen "10.0.0.1:9443" https\nListen "[::1]:1" https\n# Listen "2" https\n'
     assert {(None, 8443), ("10.0.0.1", 9443), ("::1", 1)} == apache.places_of(text)
