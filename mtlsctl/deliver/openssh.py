@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import shlex
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,6 +23,7 @@ from mtlsctl.deliver.reach import (
     SshOptions,
     ask,
     check_words,
+    parse_hop,
     reach_host,
 )
 from mtlsctl.errors import DeliveryError
@@ -106,14 +108,8 @@ def dial(host: SshHost, command: str, *, options: SshOptions) -> Channel:
 
 def arguments(host: SshHost, options: SshOptions) -> list[str]:
     """The options of `ssh`, without program, destination and command. Values of the inventory are checked before."""
-    given = [*FIXED, *_defaults(host, options)]
-    if options.known_hosts is not None:
-        escaped = str(options.known_hosts).replace("%", "%%").replace("\\", "\\\\").replace('"', '\\"')
-        given.append(f'UserKnownHostsFile="{escaped}"')
-    argv = ["-T"]
-    if options.config is not None:
-        argv += ["-F", str(options.config)]
-    for one in given:
+    argv = ["-T", *_fixed(options)]
+    for one in _defaults(host, options):
         argv += ["-o", one]
     if host.port != DEFAULT_PORT:
         argv += ["-p", str(host.port)]
@@ -122,8 +118,32 @@ def arguments(host: SshHost, options: SshOptions) -> list[str]:
     if host.identity_file is not None:
         argv += ["-i", host.identity_file, "-o", "IdentitiesOnly=yes"]
     if host.jump is not None:
-        argv += ["-J", host.jump]
+        argv += ["-o", f"ProxyCommand={_through(host.jump, options)}"]
     return argv
+
+
+def _fixed(options: SshOptions) -> list[str]:
+    given = list(FIXED)
+    if options.known_hosts is not None:
+        escaped = str(options.known_hosts).replace("%", "%%").replace("\\", "\\\\").replace('"', '\\"')
+        given.append(f'UserKnownHostsFile="{escaped}"')
+    argv = [] if options.config is None else ["-F", str(options.config)]
+    for one in given:
+        argv += ["-o", one]
+    return argv
+
+
+def _through(jump: str, options: SshOptions) -> str:
+    """What `-J` stands for, with our options: the `ssh` that it starts gets none of them, and would accept any key."""
+    hop = parse_hop(jump)
+    seconds = max(round(options.connect_seconds or CONNECT_SECONDS), 1)
+    argv = [find_program("ssh") or "ssh", *_fixed(options), "-o", f"ConnectTimeout={seconds}"]
+    if hop.user is not None:
+        argv += ["-l", hop.user]
+    if hop.port is not None:
+        argv += ["-p", str(hop.port)]
+    escaped = (one.replace("%", "%%") for one in argv)
+    return " ".join(map(shlex.quote, [*escaped, "-W", "[%h]:%p", "--", hop.host]))
 
 
 def _defaults(host: SshHost, options: SshOptions) -> list[str]:

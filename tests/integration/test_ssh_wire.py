@@ -72,6 +72,27 @@ def test_a_host_is_scanned_through_a_jump_host_that_is_known(fleet: Fleet) -> No
     assert ssh.scan(behind, options=fleet.options()) == host.host_key()
 
 
+def test_ssh_accepts_no_key_of_a_jump_host_whatever_its_configuration_says(fleet: Fleet) -> None:
+    host, gate = fleet.hosts["web1"], fleet.hosts["gate"]
+    fleet.forget_all()
+    fleet.know(host)
+    options = fleet.options(OPENSSH)
+    assert options.config is not None
+    before = options.config.read_text()
+    behind = host.inventory(jump=f"root@{gate.address}:{gate.port}")
+    try:
+        options.config.write_text(f"StrictHostKeyChecking accept-new\n{before}")
+        with pytest.raises(DeliveryError) as refused:
+            dialler(behind, options)("echo in")
+        assert refused.value.code in {"M4304", "M4311"}
+        assert gate.host_key().text not in fleet.known_hosts.read_text()
+        fleet.know(gate)
+        with closing(dialler(behind, options)("echo in")) as channel:
+            assert read_all(channel) == b"in\n"
+    finally:
+        options.config.write_text(before)
+
+
 def test_the_wire_is_chosen_without_loading_it() -> None:
     code = (
         "import sys; from mtlsctl.deliver import dial, reach, channel, known_hosts; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import stat
 import time
 from typing import TYPE_CHECKING
@@ -36,7 +37,18 @@ def test_nobody_is_asked_nothing_is_accepted_nothing_is_forwarded(tmp_path: Path
 def test_what_the_inventory_says_is_an_argument_of_its_own(tmp_path: Path) -> None:
     host = SshHost(name="w", address="w", port=2222, user="deploy", identity_file="~/.ssh/k", jump="me@gate:22")
     argv = openssh.arguments(host, options(tmp_path))
-    assert argv[-9:] == ["2222", "-l", "deploy", "-i", "~/.ssh/k", "-o", "IdentitiesOnly=yes", "-J", "me@gate:22"]
+    assert argv[-9:-1] == ["2222", "-l", "deploy", "-i", "~/.ssh/k", "-o", "IdentitiesOnly=yes", "-o"]
+    assert argv[-1].startswith("ProxyCommand=")
+
+
+def test_a_jump_host_is_reached_with_what_must_not_be_otherwise_too(tmp_path: Path) -> None:
+    host = SshHost(name="w", address="w", jump="me@gate:2222")
+    given = SshOptions(known_hosts=tmp_path / "a %c", environ={"HOME": str(tmp_path)})
+    words = shlex.split(openssh.arguments(host, given)[-1].removeprefix("ProxyCommand="))
+    for one in openssh.FIXED:
+        assert words[words.index(one) - 1] == "-o"
+    assert f'UserKnownHostsFile="{tmp_path}/a %%%%c"' in words
+    assert words[-8:] == ["-l", "me", "-p", "2222", "-W", "[%h]:%p", "--", "gate"]
 
 
 def test_what_it_does_not_say_is_left_to_the_users_configuration(tmp_path: Path) -> None:
