@@ -53,7 +53,6 @@ MEANINGS = MappingProxyType(
         "M4107": "A switch failed and was rolled back: the process serves what it served before.",
         "M4108": "A switch failed, and so did putting back what was there. The process is degraded.",
         "M4109": "A process would name no release at all.",
-        "M4119": "A service cannot be had under another name on a host over SSH: that is not built.",
         "M4112": "A certificate was issued for a key that its owner has not put on the host yet; its release waits.",
         "M4116": "The key of a certificate that somebody else issued is not where the inventory says.",
         "M4117": "The key of a certificate that somebody else issued cannot be read, so it cannot be compared.",

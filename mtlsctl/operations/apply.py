@@ -282,7 +282,7 @@ class _Run:
 
     def _carry(self, rename: ServiceMove) -> None:
         state = self.writer.snapshot()
-        transports = self._transports([one for one in rename.hosts if isinstance(self.hosts.get(one), DirectoryHost)])
+        transports = self._transports([one for one in rename.hosts if one in self.hosts])
         for name, transport in transports.items():
             instance = InstanceId(rename.old, name)
             live, keys = state.live.get(instance), _needed_keys(state, instance)
