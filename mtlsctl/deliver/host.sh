@@ -1017,7 +1017,7 @@ verb_check_nginx() {
     program=$(command -v nginx) || return 0
     check_folder
     receive_into ./pointer.conf "$rest"
-    said=$({ nginx_test_text >./nginx.conf; } 2>&1) || fail "$said"
+    said=$({ nginx_test_text | cat >./nginx.conf; } 2>&1) || fail "$said"
     set -- -t -q -p "$place" -c "$place/nginx.conf"
     # Since 1.19.5: else it complains that it may not write to its own log.
     try "$program" "$@" -e stderr

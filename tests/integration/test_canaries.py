@@ -36,6 +36,7 @@ from tests.integration.canaries import (
     united,
 )
 from tests.integration.repository import Estate, Inventory, Kept, Ran, calendar, make_estate
+from tests.integration.test_kill import RENAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -257,12 +258,24 @@ def changing(tmp_path_factory: pytest.TempPathFactory) -> Kept:
     return Kept(estate, place / "kept")
 
 
+@pytest.fixture(scope="module")
+def renaming(tmp_path_factory: pytest.TempPathFactory) -> Kept:
+    place = tmp_path_factory.mktemp("canaries")
+    estate = make_estate(place / "estate")
+    estate.good("apply", "--yes")
+    services = calendar()["services"]
+    services["agenda"] = services.pop("schedule")
+    estate.write(calendar(services=services, moved=[{"service": "schedule", "to": "agenda"}]))
+    return Kept(estate, place / "kept")
+
+
 @pytest.mark.parametrize("format", ["text", "json"])
 @pytest.mark.parametrize("failpoint", [one for one in FAILPOINTS if not one.startswith("back.")])
 def test_nothing_secret_is_left_by_an_error_at_any_place(
-    changing: Kept, scanner: Scanner, failpoint: str, format: str
+    request: pytest.FixtureRequest, scanner: Scanner, failpoint: str, format: str
 ) -> None:
-    estate = changing.back()
+    kept: Kept = request.getfixturevalue("renaming" if failpoint in RENAME else "changing")
+    estate = kept.back()
     learn(scanner, estate)
     session = Session(estate)
     ran = session.run("apply", "--yes", "-o", format, *LOUD, MTLSCTL_FAILPOINT=f"{failpoint}:raise")

@@ -802,6 +802,7 @@ SAMPLE: Any = {
             "identity_file": "/identityfile",
             "jump": "jumphost.example",
             "become": "false",
+            "keys": "controller",
         },
     },
     "services": {
@@ -896,7 +897,7 @@ SAMPLE: Any = {
         "shellcaller": {"runtime": "curl", "hosts": ["seenhost"]},
         "program": {"runtime": "node", "hosts": ["folderhost"]},
     },
-    "moved": [{"host": "formerhost", "to": "sshhost"}],
+    "moved": [{"host": "formerhost", "to": "sshhost"}, {"service": "formername", "to": "frontdoor"}],
     "removed": [{"host": "lostmachine", "abandon": "true"}],
     "external_servers": [
         {
