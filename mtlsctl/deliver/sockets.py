@@ -72,7 +72,8 @@ class Wire:
             self._beneath.deadline = value
 
     def _see_deadline(self) -> None:
-        if self._deadline is not None and time.monotonic() > self._deadline:
+        deadline = self._deadline  # another thread may take it away between two looks
+        if deadline is not None and time.monotonic() > deadline:
             self.expired = True
             raise DeadlinePassed(0, "the deadline passed")
 

@@ -928,6 +928,7 @@ OTHER_MEANING: dict[str, Any] = {
     "model": set(),
     "authorize": set(),
     "become": {"true"},
+    "keys": {"host"},
     "lifetime": set(),
     "renew_before": set(),
     "generation": set(),
