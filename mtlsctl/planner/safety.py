@@ -366,11 +366,11 @@ def machine_risks(inventory: Inventory, state: State, known: Mapping[str, Host])
     names = {move.new: move.old for move in inventory.moved if move.old in known}
     for name, host in inventory.hosts.items():
         before = known.get(names.get(name, name))
-        services = sorted(one.service for one in inventory.instances() if one.host == name and one in state.live)
-        if not services or before is None or not isinstance(host, SshHost):
+        if before is None or not isinstance(host, SshHost) or _reached_at(before) == _reached_at(host):
             continue
-        was, now = _reached_at(before), _reached_at(host)
-        if was != now:
+        services = sorted(one.service for one in inventory.instances() if one.host == name and one in state.live)
+        if services:
+            was, now = _reached_at(before), _reached_at(host)
             yield Risk(
                 code=MOVED_MACHINE,
                 summary=f"{name} is {now} now, not {was}: whoever answers there is {', '.join(services)}",
