@@ -84,8 +84,12 @@ class Refreshed:
     drifts: tuple[Drift, ...]
     unreachable: Mapping[str, DeliveryError]
     instances: tuple[InstanceView, ...]
-    shown: Mapping[str, str]
-    """Drift path by host and path, as a person finds it from here."""
+    shown: Mapping[tuple[str, str], str]
+    """By host and path, what has drifted as a person finds it from here."""
+
+    def message(self, drift: Drift) -> str:
+        """What a difference is, for a person."""
+        return drift.message(lambda path: self.shown[drift.host, path])
 
     def hosts_in_sync(self) -> list[str]:
         """Hosts all of whose instances are as they should be."""
@@ -114,7 +118,7 @@ def refresh(workspace: Workspace, inventory: Inventory, state: State, reader: St
 
         answers, unreachable = at_each(transports, look)
         drifts = tuple(drift for name in sorted(answers) for drift in answers[name])
-        shown = {one.path: transports[one.host].shown(one.path) for one in drifts}
+        shown = {(one.host, one.path): transports[one.host].shown(one.path) for one in drifts}
     wire = _wire(state, hosts, reader)
     facts = facts_of_outside(inventory, state, reader)
     planned = make_plan(inventory, state, workspace.runtimes, workspace.clock(), facts)

@@ -108,6 +108,8 @@ def rollback(workspace: Workspace, wishes: RollbackWishes) -> RolledBack:
         store.lock(command="rollback", timeout_seconds=wishes.lock_timeout_seconds) as writer,
     ):
         hosts = hosts_of(inventory, writer.snapshot())
+        for gone in inventory.abandoned:
+            hosts.pop(gone.name, None)
         wishes.scope.check(inventory, writer.snapshot(), hosts)
         transports = {name: workspace.transport_to(one) for name, one in hosts.items() if wishes.scope.holds_host(name)}
         looked = look_at_hosts(writer, inventory, hosts, workspace.catalog, transports, workspace.clock)
@@ -201,13 +203,15 @@ class _Search:
         return now | {one.instance: one.record.recipe for one in returns}
 
     def _breaks(self, returns: tuple[Return, ...]) -> frozenset[LiveEdge]:
-        """At the end, and on the way there: hosts go back one after the other."""
+        """At the end, and on the way there: processes go back one after the other, and none after one that fails."""
         credentials: dict[CredentialId, Credential] = dict(self.state.credentials)
         credentials |= {one.credential.id: one.credential for one in returns}
         works = live_edges(self._recipes(()), credentials)
         broken: frozenset[LiveEdge] = frozenset()
-        for number in range(len(returns)):
-            broken |= works - live_edges(self._recipes(returns[: number + 1]), credentials)
+        gone: list[Return] = []
+        for those in _by_process(returns).values():
+            gone += those
+            broken |= works - live_edges(self._recipes(gone), credentials)
         return broken
 
     def _reopens(self, returns: tuple[Return, ...]) -> frozenset[OpenDoor]:
@@ -249,10 +253,7 @@ class _Road:
             credentials={one.credential.id: one.credential for one in self.way.returns},
         )
         members = live_members(state)
-        processes: dict[ProcessId, list[Return]] = {}
-        for one in self.way.returns:
-            processes.setdefault(one.record.recipe.process, []).append(one)
-        for process, returns in processes.items():
+        for process, returns in _by_process(self.way.returns).items():
             after = dict(members[process])
             for one in returns:
                 after[one.instance] = Member(recipe=one.record.recipe, release=one.record.release)
@@ -272,6 +273,10 @@ class _Road:
             status=Status.STARTED,
             instances=tuple(one.instance for one in returns),
         )
+        if failed := next((one.process for one in self.events if one.status is Status.FAILED), None):
+            # What works among some that went back and some that did not was looked at in this order only.
+            self._tell(replace(event, status=Status.BLOCKED, message=f"stays as it is, since {failed} failed"))
+            return
         self.wishes.report(event)
         try:
             notes = publication.point_back(
@@ -283,5 +288,16 @@ class _Road:
             )
         else:
             done = replace(event, status=Status.DONE, notes=notes)
-        self.events.append(done)
-        self.wishes.report(done)
+        self._tell(done)
+
+    def _tell(self, event: ProcessEvent) -> None:
+        self.events.append(event)
+        self.wishes.report(event)
+
+
+def _by_process(returns: Iterable[Return]) -> dict[ProcessId, list[Return]]:
+    """Those that go back with one switch, in the order of the switches."""
+    processes: dict[ProcessId, list[Return]] = {}
+    for one in returns:
+        processes.setdefault(one.record.recipe.process, []).append(one)
+    return processes

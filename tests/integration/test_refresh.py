@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,6 +92,31 @@ def test_a_file_that_was_edited_by_hand_is_shown_and_not_overwritten(estate: Est
     estate.run("apply", "--yes")
     assert pointer.read_text().endswith("# by hand\n")
     pointer.write_text(whole)
+    assert [] == kinds(estate)
+
+
+def test_the_same_file_on_two_hosts_is_named_with_the_host_that_it_is_on(estate: Estate, fleet: Fleet) -> None:
+    whole = estate.inventory.read_text()
+    inventory = json.loads(whole)
+    inventory["services"]["diary"] = {
+        "runtime": "nginx",
+        "hosts": ["web2"],
+        "listen": free_port(fleet.hosts["web2"].address),
+        "callers": ["mail"],
+    }
+    estate.write(inventory)
+    estate.good("apply", "--yes")
+    pointers = [fleet.hosts[name].path("/etc/nginx/conf.d/mtlsctl.conf") for name in ("web1", "web2")]
+    kept = [pointer.read_text() for pointer in pointers]
+    for pointer in pointers:
+        pointer.write_text("# by hand")
+    shown = " ".join(estate.good("plan", "--refresh").out.split())
+    for name in ("web1", "web2"):
+        assert f"{name}/nginx: {name}:/etc/nginx/conf.d/mtlsctl.conf was edited" in shown
+    for pointer, text in zip(pointers, kept, strict=True):
+        pointer.write_text(text)
+    estate.inventory.write_text(whole)
+    estate.good("apply", "--yes")
     assert [] == kinds(estate)
 
 

@@ -125,3 +125,21 @@ def test_a_release_whose_configuration_was_altered_is_not_pointed_at(estate: Est
     assert 3 == ran.code
     assert [("schedule@web1", "M4110")] == [(one["instance"], one["code"]) for one in ran.json["unfit"]]
     assert first["schedule@web1"] != live(estate)["schedule@web1"]
+
+
+def test_after_one_process_that_cannot_go_back_no_other_does(estate: Estate) -> None:
+    first = live(estate)
+    inventory = calendar()
+    for name in ("mail", "social"):
+        inventory["services"][name]["certificate"] = {"lifetime": "60d"}
+    estate.write(inventory)
+    estate.good("apply", "--yes")
+    second = live(estate)
+    pointer = estate.folder / "out/web1/etc/mtlsctl/mail/current"
+    pointer.unlink()
+    pointer.write_text("by hand")
+    ran = estate.run("rollback", "--yes", "--force", "-o", "json")
+    assert 3 == ran.code, ran
+    assert ["failed", "blocked"] == [one["status"] for one in ran.json["processes"]]
+    assert second == live(estate)
+    assert first != second

@@ -32,7 +32,7 @@ def drift_lines(found: Refreshed, page: Page) -> list[str]:
         if host in found.unreachable:
             lines += _entry(page, f"out of reach: {found.unreachable[host].message}")
         for drift in by_host.get(host, ()):
-            lines += _entry(page, drift.message(lambda path: found.shown[path]))
+            lines += _entry(page, found.message(drift))
     return lines
 
 

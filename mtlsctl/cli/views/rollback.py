@@ -58,12 +58,13 @@ def rollback_text(done: RolledBack, page: Page) -> str:
         return "Nothing went back: the answer was not yes.\n"
     if not done.processes:
         return way_text(done.way, page)
-    failed = [one for one in done.processes if one.status is not Status.DONE]
-    gone = counted(len(done.processes) - len(failed), "process", "processes")
-    if not failed and not done.way.unfit:
+    left = [one for one in done.processes if one.status is not Status.DONE]
+    gone = counted(len(done.processes) - len(left), "process", "processes")
+    if done.is_whole:
         return f"Rolled back: {gone}, 0 failures.\nNext: mtlsctl verify; the next apply goes forward again.\n"
-    lines = [f"{page.symbol('fail')} {gone} went back, {len(failed)} failed, {len(done.way.unfit)} stay as they are."]
-    for one in failed:
+    unfit = counted(len(done.way.unfit), "instance")
+    lines = [f"{page.symbol('fail')} {gone} went back, {len(left)} did not; {unfit} cannot go back."]
+    for one in left:
         lines += wrapped(escaped(f"{one.process}: {one.code} {one.message}"), width=page.width, first="  ", rest="    ")
     return "\n".join(lines) + "\n"
 
